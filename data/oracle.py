@@ -1,7 +1,10 @@
 """Print the gold rows that a tape must lead to, computed the slow and obvious way.
 
-It is written from the rules as they are told in DESIGN and shares no code with any other module.
-It calculates in exact fractions, and what it prints is rounded once, half-even, at the very end.
+    python data/oracle.py data/otc_sample.csv              the metrics of every symbol and date
+    python data/oracle.py data/otc_sample.csv --rejected   how many records fail, by field
+
+It is written from the rules alone and shares no code with any other module. It calculates in exact
+fractions, in memory; only a notional and what is printed are rounded, half-even.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ import csv
 import re
 import sys
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from datetime import UTC, date, datetime
 from fractions import Fraction
 from pathlib import Path
@@ -20,6 +24,7 @@ EVENTS = ("original", "correction", "cancel")
 PRICE_CODES = set("@4569EFKLOPXZ")
 VOLUME_CODES = set("@4567BCEFHIKLNOPRTUVXZ")
 ALL_CODES = PRICE_CODES | VOLUME_CODES | set("MQ")
+NEW_YORK = ZoneInfo("America/New_York")
 MOMENT = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)"
 METRICS = (
     "symbol,date,trade_count,total_volume,total_notional,vwap,high_price,low_price,open_price,"
@@ -107,9 +112,13 @@ def winners(rows: list[list[str]]) -> tuple[list[Record], Counter[str]]:
     return [max(records) for records in trades.values()], rejected
 
 
+def total(numbers: Iterable[Fraction]) -> Fraction:
+    return sum(numbers, Fraction())
+
+
 def vwap(records: list[Record]) -> Fraction | None:
-    volume = sum((record.size for record in records), Fraction())
-    return sum((record.notional for record in records), Fraction()) / volume if volume else None
+    volume = total(record.size for record in records)
+    return total(record.notional for record in records) / volume if volume else None
 
 
 def bps(high: Fraction | None, low: Fraction | None, price: Fraction | None) -> Fraction | None:
@@ -125,43 +134,34 @@ def fixed(value: Fraction | None, places: int) -> str:
 
 
 def gold(symbol: str, day: date, records: list[Record]) -> str:
-    """The line of one symbol and date."""
-    traded = [record for record in records if record.eligible(VOLUME_CODES)]
+    """The line of one symbol and date, in the order of METRICS."""
+    trades = [record for record in records if record.eligible(VOLUME_CODES)]
     priced = [record for record in records if record.eligible(PRICE_CODES)]
-    prices = [record.price for record in sorted(priced, key=lambda r: (r.traded, r.seq))]
-    high, low, first, last = (
-        (max(prices), min(prices), prices[0], prices[-1]) if prices else [None] * 4
-    )
-    mean = vwap(traded)
-    buys, sells = (vwap([r for r in traded if r.side == side]) for side in ("buy", "sell"))
-    cells = [symbol, str(day), str(len(traded))]
-    cells += [fixed(sum((r.size for r in traded), Fraction()), 6)]
-    cells += [fixed(sum((r.notional for r in traded), Fraction()), 6), fixed(mean, 8)]
-    cells += [fixed(price, 6) for price in (high, low, first, last)]
-    cells += [fixed(bps(high, low, mean), 4), fixed(buys, 8), fixed(sells, 8)]
-    cells += [fixed(bps(buys, sells, mean), 4), str(len({r.venue for r in traded if r.venue}))]
+    prices = [record.price for record in sorted(priced, key=lambda r: (r.traded, r.seq, r))]
+    ohlc = [max(prices), min(prices), prices[0], prices[-1]] if prices else [None] * 4
+    mean = vwap(trades)
+    buys, sells = (vwap([r for r in trades if r.side == side]) for side in ("buy", "sell"))
+    cells = [symbol, str(day), str(len(trades))]
+    cells += [fixed(total(r.size for r in trades), 6), fixed(total(r.notional for r in trades), 6)]
+    cells += [fixed(mean, 8), *(fixed(price, 6) for price in ohlc)]
+    cells += [fixed(bps(ohlc[0], ohlc[1], mean), 4), fixed(buys, 8), fixed(sells, 8)]
+    cells += [fixed(bps(buys, sells, mean), 4), str(len({r.venue for r in trades} - {""}))]
     return ",".join(cells)
 
 
-def main(path: str, rejected_only: bool) -> None:
+def main(path: str, *options: str) -> None:
     with Path(path).open(encoding="utf-8", newline="") as file:
-        records, rejected = winners(list(csv.reader(file))[1:])
-    if rejected_only:
-        print(
-            "field,count",
-            *(f"{field},{count}" for field, count in sorted(rejected.items())),
-            sep="\n",
-        )
-        return
-    days: dict[tuple[str, date], list[Record]] = defaultdict(list)
-    for record in records:
-        days[record.symbol, record.traded.astimezone(ZoneInfo("America/New_York")).date()].append(
-            record
-        )
-    print(
-        METRICS, *(gold(symbol, day, days[symbol, day]) for symbol, day in sorted(days)), sep="\n"
-    )
+        rows = [row for row in csv.reader(file) if row]
+    records, rejected = winners(rows[1:])
+    if "--rejected" in options:
+        lines = ["field,count", *(f"{field},{count}" for field, count in sorted(rejected.items()))]
+    else:
+        days: dict[tuple[str, date], list[Record]] = defaultdict(list)
+        for record in records:
+            days[record.symbol, record.traded.astimezone(NEW_YORK).date()].append(record)
+        lines = [METRICS, *(gold(*key, days[key]) for key in sorted(days))]
+    print("\n".join(lines))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], "--rejected" in sys.argv[2:])
+    main(*sys.argv[1:])

@@ -1,0 +1,1 @@
+"""Market computations, from raw trades to daily metrics."""

@@ -1,0 +1,56 @@
+"""The registry: a pipeline is a module in this folder, named like the pipeline, with a `PIPELINE`.
+
+A module imports what does the work inside its function, so that whoever only submits starts without it;
+one that cannot be imported is refused alone.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from market_spine.context import Context
+from market_spine.errors import RequestError
+
+
+class Params(BaseModel):
+    """Base of every pipeline's params: nothing unknown is accepted."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pipeline:
+    """A kind of work."""
+
+    name: str
+    description: str
+    params: type[Params]
+    run: Callable[[Context, Any], dict[str, Any]]  # the result is kept with the execution
+    lane: str = "default"
+    max_attempts: int = 3
+
+
+def names() -> list[str]:
+    """The names of all pipelines, without importing them."""
+    return sorted(module.name for module in iter_modules(__path__))
+
+
+def find(name: str) -> Pipeline:
+    """The pipeline of that name.
+
+    Raises:
+        RequestError: there is none, or its module cannot be imported.
+    """
+    if name not in names():
+        raise RequestError(f"there is no pipeline '{name}' (there are: {', '.join(names())})")
+    try:
+        pipeline = import_module(f"{__name__}.{name}").PIPELINE
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise RequestError(f"the pipeline '{name}' cannot be loaded: {reason}") from error
+    assert isinstance(pipeline, Pipeline)
+    return pipeline

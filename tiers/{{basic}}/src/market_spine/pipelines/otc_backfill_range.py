@@ -1,0 +1,47 @@
+"""A range of trading days, one child for each."""
+
+from datetime import date
+from typing import Any, Self
+
+from pydantic import model_validator
+
+from market_spine.context import Context
+from market_spine.pipelines import Pipeline
+from market_spine.pipelines.otc_ingest import SourceParams
+
+LONGEST = 366  # days; a longer range is asked for in parts
+
+
+class BackfillRangeParams(SourceParams):
+    """The days are those on which trades were reported, both included."""
+
+    start_date: date
+    end_date: date
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.start_date > self.end_date:
+            raise ValueError(f"start_date {self.start_date} is after end_date {self.end_date}")
+        if (self.end_date - self.start_date).days >= LONGEST:
+            raise ValueError(f"the range is longer than {LONGEST} days")
+        return self
+
+
+def run(context: Context, params: BackfillRangeParams) -> dict[str, Any]:
+    """Name a child for every trading day of the range."""
+    from market_spine.services.otc.calendar import trading_days
+
+    days = [*trading_days(params.start_date, params.end_date)]
+    shared = params.model_dump(mode="json", exclude={"start_date", "end_date"})
+    for day in days:
+        context.spawn("otc_backfill_day", {**shared, "day": day.isoformat()})
+    return {"days": len(days)}
+
+
+PIPELINE = Pipeline(
+    name="otc_backfill_range",
+    description="Backfill every trading day of a range, each as a child of its own.",
+    params=BackfillRangeParams,
+    run=run,
+    lane="backfill",
+)

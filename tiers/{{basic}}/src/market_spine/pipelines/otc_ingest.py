@@ -1,0 +1,96 @@
+"""Bronze: capture what a source sends."""
+
+from datetime import UTC, date, datetime, timedelta
+from typing import Annotated, Any, Self
+
+from pydantic import AwareDatetime, BeforeValidator, Field, model_validator
+
+from market_spine.context import Context
+from market_spine.pipelines import Params, Pipeline
+
+
+def _split(given: object) -> object:
+    return [part.strip() for part in given.split(",")] if isinstance(given, str) else given
+
+
+Symbols = Annotated[list[Annotated[str, Field(min_length=1)]], BeforeValidator(_split)]
+
+
+class SourceParams(Params):
+    """Which source is read, and how."""
+
+    connector: str = "file"
+    source: str = Field("otc", description="names the mapping file")
+    path: str | None = Field(None, description="where the connector reads; unset: its own default")
+    symbols: Symbols | None = Field(None, min_length=1, description="A,B,C; unset: all")
+    captured_at: AwareDatetime | None = Field(
+        None, description="when the source delivered it, for history; unset: now"
+    )
+
+
+class IngestParams(SourceParams):
+    """Unset dates leave that side open."""
+
+    start_date: date | None = Field(None, description="the first New York date of reporting")
+    end_date: date | None = None
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.start_date and self.end_date and self.start_date > self.end_date:
+            raise ValueError(f"start_date {self.start_date} is after end_date {self.end_date}")
+        return self
+
+
+def run(context: Context, params: IngestParams) -> dict[str, Any]:
+    """Capture the records that were reported from the start date to the end date."""
+    after = params.start_date - timedelta(days=1) if params.start_date else None
+    return capture(context, params, after, params.end_date)
+
+
+def capture(
+    context: Context, params: SourceParams, after: date | None, until: date | None
+) -> dict[str, Any]:
+    """Append one capture to bronze; it has the execution's id.
+
+    Raises:
+        NotFoundError: there is no such connector or source.
+        SourceError: the source cannot be read.
+    """
+    from market_spine.errors import RequestError
+    from market_spine.services.otc import bronze, connector
+    from market_spine.services.otc.mapping import load_mapping
+    from market_spine.settings import settings
+
+    now = datetime.now(UTC)
+    if params.captured_at is not None and params.captured_at > now:
+        raise RequestError(f"captured_at {params.captured_at.isoformat()} lies in the future")
+    mapping = load_mapping(settings().spine_mappings, params.source)
+    request = connector.FetchRequest(
+        mapping=mapping,
+        path=params.path,
+        reported_after=after,
+        reported_until=until,
+        symbols=frozenset(params.symbols) if params.symbols else None,
+    )
+    count = bronze.store_capture(
+        context.connection,
+        bronze.CaptureHeader(
+            capture_id=context.execution.id,
+            source=params.source,
+            captured_at=params.captured_at or now,
+        ),
+        connector.find(params.connector).fetch(request),
+        mapping,
+        context.checkpoint,
+    )
+    counts = {"capture_id": str(context.execution.id), "records": count}
+    context.stage_done("captured", counts)
+    return counts
+
+
+PIPELINE = Pipeline(
+    name="otc_ingest",
+    description="Capture what a source sends, as it was sent (bronze).",
+    params=IngestParams,
+    run=run,
+)

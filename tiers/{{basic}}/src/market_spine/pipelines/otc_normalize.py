@@ -1,0 +1,80 @@
+"""Silver: turn captured records into versions of trades."""
+
+from dataclasses import asdict
+from typing import Any, Self
+from uuid import UUID
+
+from pydantic import Field, model_validator
+
+from market_spine.context import Context
+from market_spine.pipelines import Params, Pipeline
+
+
+class NormalizeParams(Params):
+    """Without params: every capture that was never normalized."""
+
+    capture_id: UUID | None = Field(None, description="one capture, even if it was normalized")
+    raw_id: int | None = Field(None, description="one record of bronze")
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Self:
+        if self.capture_id is not None and self.raw_id is not None:
+            raise ValueError("give capture_id or raw_id, not both")
+        return self
+
+
+def run(context: Context, params: NormalizeParams) -> dict[str, Any]:
+    """Normalize what the params name.
+
+    Raises:
+        NotFoundError: there is no such capture or record, or no mapping for its source.
+    """
+    from market_spine.errors import NotFoundError
+    from market_spine.services.otc import normalizer
+
+    if params.raw_id is not None:
+        captures = [normalizer.capture_of_record(context.connection, params.raw_id)]
+    elif params.capture_id is not None:
+        captures = [normalizer.capture_by_id(context.connection, params.capture_id)]
+    else:
+        captures = [*normalizer.pending_captures(context.connection)]
+    total = {"captures": 0}
+    for capture in captures:
+        if capture is None:
+            raise NotFoundError(f"bronze has no such capture or record: {params}")
+        counts = normalize(context, capture.capture_id, params.raw_id)
+        total["captures"] += 1
+        for name, count in counts.items():
+            total[name] = total.get(name, 0) + count
+    return total
+
+
+def normalize(context: Context, capture_id: UUID, raw_id: int | None = None) -> dict[str, int]:
+    """Merge one capture, or one record of it, into silver; returns what became of the records."""
+    from market_spine.services.otc import normalizer
+    from market_spine.services.otc.mapping import load_mapping
+    from market_spine.settings import settings
+
+    capture = normalizer.capture_by_id(context.connection, capture_id)
+    assert capture is not None
+    counts = asdict(
+        normalizer.normalize(
+            context.connection,
+            capture,
+            load_mapping(settings().spine_mappings, capture.source),
+            reject=context.reject,
+            close_letters=context.close_letters,
+            checkpoint=context.checkpoint,
+            raw_id=raw_id,
+        )
+    )
+    context.stage_done("normalized", {"capture_id": str(capture_id), **counts})
+    return counts
+
+
+PIPELINE = Pipeline(
+    name="otc_normalize",
+    description="Turn captured records into versions of trades (silver).",
+    params=NormalizeParams,
+    run=run,
+)

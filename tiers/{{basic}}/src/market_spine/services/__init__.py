@@ -1,0 +1,1 @@
+"""What the pipelines compute, as functions and statements that their callers run."""

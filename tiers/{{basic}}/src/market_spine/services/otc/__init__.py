@@ -1,0 +1,1 @@
+"""OTC trades: from what a source sends to what a symbol did in a day."""

@@ -1,0 +1,103 @@
+"""From a connector to bronze: every record that the source sent, as it was sent."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import sha256
+from itertools import islice
+from typing import Any
+from uuid import UUID
+
+import orjson
+from sqlalchemy import Connection, func, insert, select
+
+from market_spine import database
+from market_spine.schema import otc_captures, otc_trades_raw
+from market_spine.services.otc.connector import Record
+from market_spine.services.otc.mapping import Rejected, SourceMapping
+from market_spine.services.otc.records import derived_trade_id
+
+BATCH = 10_000  # records that are held in memory at a time
+NAMES = [
+    "capture_id",
+    "source",
+    "source_file",
+    "source_row",
+    "captured_at",
+    "payload",
+    "record_hash",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptureHeader:
+    """What all records of a capture share."""
+
+    capture_id: UUID
+    source: str
+    captured_at: datetime
+
+
+def store_capture(
+    connection: Connection,
+    header: CaptureHeader,
+    records: Iterable[Record],
+    mapping: SourceMapping,
+    checkpoint: Callable[[str, int, int | None], None],
+) -> int:
+    """Append a capture to bronze; returns how many records it has.
+
+    Raises:
+        SourceError: the source cannot be read to its end.
+    """
+    before = connection.execute(select(func.max(otc_trades_raw.c.raw_id))).scalar() or 0
+    rows = _rows(header, records, mapping)
+    count = 0
+    while batch := list(islice(rows, BATCH)):
+        database.bulk_insert(connection, otc_trades_raw, NAMES, batch)
+        count += len(batch)
+        checkpoint("captured", count, None)
+    first, last = connection.execute(
+        select(func.min(otc_trades_raw.c.raw_id), func.max(otc_trades_raw.c.raw_id)).where(
+            otc_trades_raw.c.raw_id > before,
+            otc_trades_raw.c.capture_id == header.capture_id,
+        )
+    ).one()
+    connection.execute(
+        insert(otc_captures),
+        {**vars(header), "row_count": count, "first_raw_id": first, "last_raw_id": last},
+    )
+    return count
+
+
+def _rows(
+    header: CaptureHeader, records: Iterable[Record], mapping: SourceMapping
+) -> Iterator[tuple[Any, ...]]:
+    capture_id, source, captured_at = header.capture_id, header.source, header.captured_at
+    read_trade_id = mapping.readers.get("trade_id")
+    prefix = source.encode() + b"\x1f"
+    for file, row, payload in records:
+        try:
+            trade_id = (
+                read_trade_id(payload, file) if read_trade_id else derived_trade_id(file, row)
+            )
+        except (Rejected, KeyError):
+            trade_id = ""
+        canonical = orjson.dumps(payload, option=orjson.OPT_SORT_KEYS)
+        yield (
+            capture_id,
+            source,
+            file,
+            row,
+            captured_at,
+            canonical.decode(),
+            record_hash(prefix, trade_id, canonical),
+        )
+
+
+def record_hash(prefix: bytes, trade_id: str, canonical: bytes) -> str:
+    """SHA-256, in hexadecimal, of the source, the trade id (given or derived) and the payload.
+
+    A record that is captured again has the same one. The parts are set apart by the unit separator.
+    """
+    return sha256(prefix + trade_id.encode() + b"\x1f" + canonical).hexdigest()

@@ -1,0 +1,370 @@
+"""Mappings: how a vendor's row becomes a row of the standard layout, from a TOML file alone.
+
+A source is named after its mapping file. The output is text again, in the standard layout's own terms,
+so that one set of rules (`records.py`) judges every vendor's rows.
+"""
+
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal, InvalidOperation
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Literal, Self
+from zoneinfo import ZoneInfo, available_timezones
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from market_spine.errors import NotFoundError, SourceError
+from market_spine.services.otc.calendar import NEW_YORK
+from market_spine.services.otc.conditions import CONDITIONS, TAPE_CODES
+
+FieldName = Literal[
+    "trade_id",
+    "source_seq",
+    "event",
+    "symbol",
+    "trade_ts",
+    "reported_at",
+    "price",
+    "size",
+    "side",
+    "venue",
+    "conditions",
+]
+REQUIRED: tuple[FieldName, ...] = ("symbol", "trade_ts", "price", "size")
+TIMES = ("trade_ts", "reported_at")
+EXTRA = ""  # the column that holds what a row has beyond its header
+UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000}
+
+Payload = Mapping[str, str]  # a row as the source sent it
+Row = dict[str, str]  # a row of the standard layout; a field that is not mapped is not there
+Reader = Callable[[Payload, str], str]
+
+
+class Rejected(Exception):
+    """A record that breaks a rule: the field at fault and the reason."""
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(f"{field}: {reason}")
+        self.field = field
+        self.reason = reason
+
+
+class DatePart(BaseModel):
+    """Where the date of a time stands that the source sends without one."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    column: str | None = None
+    file_name: str | None = None  # a pattern whose first group is the date
+    format: str = "%Y%m%d"
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if (self.column is None) == (self.file_name is None):
+            raise ValueError("give either column or file_name")
+        if self.file_name is not None and re.compile(self.file_name).groups != 1:
+            raise ValueError("file_name must be a pattern with one group")
+        return self
+
+
+class FieldRule(BaseModel):
+    """How one field is read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    column: str | None = None
+    value: str | None = None  # the same for every row
+    values: dict[str, str] | None = None  # the vendor's words for ours
+    scale: int | None = Field(None, gt=0)  # price and size: the source sends them times this
+    unit: Literal["s", "ms", "us"] | None = None  # times: a count since midnight, or since 1970
+    format: str | None = None  # times: a strptime pattern, where it is not ISO 8601
+    zone: str | None = None  # times: where the clock stands, if the text does not say
+    date: DatePart | None = None  # times: where the date stands, if not in the column
+    codes: dict[str, str] | Literal["tape"] | None = None  # conditions: each character is one
+    flags: dict[int, str] | None = None  # conditions: bits of a number
+    base: Literal[10, 16] = 10  # of that number
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if (self.column is None) == (self.value is None):
+            raise ValueError("give either column or value")
+        if self.zone is not None and self.zone not in available_timezones():
+            raise ValueError(f"zone: '{self.zone}' is not a time zone such as America/New_York")
+        if self.date is not None and self.unit is None and self.format is None:
+            raise ValueError("date: needs a unit or a format for the time of day")
+        if self.date is not None and self.zone is None:
+            raise ValueError("date: needs a zone")
+        named = [*(self.flags or {}).values()]
+        named += [] if self.codes in (None, "tape") else [*dict(self.codes).values()]
+        for name in named:
+            if name not in CONDITIONS:
+                raise ValueError(f"'{name}' is not a condition ({', '.join(CONDITIONS)})")
+        return self
+
+
+class SourceMapping(BaseModel):
+    """A mapping file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, ignored_types=(cached_property,))
+
+    columns: tuple[str, ...] | None = None  # of files without a header
+    delimiter: str = Field(",", min_length=1, max_length=1)
+    fields: dict[FieldName, FieldRule]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, given: object) -> object:
+        if isinstance(given, dict) and isinstance(given.get("fields"), dict):
+            rules = {
+                name: {"column": rule} if isinstance(rule, str) else rule
+                for name, rule in given["fields"].items()
+            }
+            return {**given, "fields": rules}
+        return given
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        missing = [name for name in REQUIRED if name not in self.fields]
+        if missing:
+            raise ValueError(f"fields: needs {', '.join(missing)}")
+        for name, rule in self.fields.items():
+            if name not in TIMES and (rule.unit or rule.format or rule.zone or rule.date):
+                raise ValueError(f"fields.{name}: unit, format, zone and date are for times")
+            if name not in ("price", "size") and rule.scale:
+                raise ValueError(f"fields.{name}: scale is for price and size")
+            if name != "conditions" and (rule.codes or rule.flags):
+                raise ValueError(f"fields.{name}: codes and flags are for conditions")
+        unknown = self.needed_columns - set(self.columns or self.needed_columns)
+        if unknown:
+            raise ValueError(f"columns: lacks {', '.join(sorted(unknown))}, which a field reads")
+        return self
+
+    @cached_property
+    def needed_columns(self) -> frozenset[str]:
+        """The columns without which a row cannot be read."""
+        rules = self.fields.values()
+        dates = {rule.date.column for rule in rules if rule.date and rule.date.column}
+        return frozenset({rule.column for rule in rules if rule.column is not None} | dates)
+
+    @cached_property
+    def readers(self) -> dict[str, Reader]:
+        """For each mapped field, the function that reads it from a payload and its file's name."""
+        return {name: _reader(name, rule) for name, rule in self.fields.items()}
+
+    @cached_property
+    def _plain(self) -> dict[str, str]:
+        bare = {"column"}
+        return {
+            name: rule.column
+            for name, rule in self.fields.items()
+            if rule.column is not None and rule.model_fields_set == bare
+        }
+
+    @cached_property
+    def _special(self) -> list[tuple[str, Reader]]:
+        return [(name, read) for name, read in self.readers.items() if name not in self._plain]
+
+    def translate(self, payload: Payload, file_name: str) -> Row:
+        """A payload in the standard layout.
+
+        Raises:
+            Rejected: the row has another shape than its header, or a field cannot be decoded.
+        """
+        if EXTRA in payload:
+            raise Rejected("row", "has more fields than the header")
+        try:
+            row = {name: payload[column] for name, column in self._plain.items()}
+            for name, read in self._special:
+                row[name] = read(payload, file_name)
+        except KeyError as missing:
+            raise Rejected("row", f"lacks the field '{missing.args[0]}'") from None
+        return row
+
+    def date_of_file(self, file_name: str) -> date | None:
+        """The date that a file's name gives to all its rows, where this mapping takes it from there."""
+        rule = self.fields["trade_ts"]
+        if "reported_at" in self.fields or rule.date is None or rule.date.file_name is None:
+            return None
+        try:
+            return _file_date(rule.date, file_name)
+        except ValueError:
+            return None
+
+
+def load_mapping(folder: Path, source: str) -> SourceMapping:
+    """The mapping of a source.
+
+    Raises:
+        NotFoundError: the folder has no file for it.
+        SourceError: the file is not TOML, or says something that a mapping cannot.
+    """
+    path = folder / f"{source}.toml"
+    if Path(source).name != source or not path.is_file():
+        known = ", ".join(sorted(file.stem for file in folder.glob("*.toml"))) or "none"
+        raise NotFoundError(f"there is no mapping {path} for the source '{source}' (known: {known})")
+    return _load(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _load(path: Path, _changed: int) -> SourceMapping:
+    try:
+        return SourceMapping.model_validate(tomllib.loads(path.read_text("utf-8")))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SourceError(f"{path}: not a TOML file: {error}") from error
+    except ValidationError as error:
+        fault = error.errors()[0]
+        where = ".".join(str(part) for part in fault["loc"])
+        raise SourceError(f"{path}: {where or 'mapping'}: {fault['msg']}") from error
+
+
+def _reader(name: str, rule: FieldRule) -> Reader:
+    if name in TIMES and (rule.unit or rule.format or rule.zone):
+        read = _time_reader(name, rule)
+    elif rule.scale is not None:
+        read = _scaled_reader(name, rule)
+    elif rule.codes is not None:
+        read = _codes_reader(rule)
+    elif rule.flags is not None:
+        read = _flags_reader(rule)
+    else:
+        read = _text(rule)
+    if rule.values is None:
+        return read
+    return _values_reader(name, rule.values, read)
+
+
+def _text(rule: FieldRule) -> Reader:
+    if rule.column is None:
+        constant = rule.value or ""
+        return lambda payload, file_name: constant
+    column = rule.column
+    return lambda payload, file_name: payload[column]
+
+
+def _values_reader(name: str, values: dict[str, str], inner: Reader) -> Reader:
+    def read(payload: Payload, file_name: str) -> str:
+        text = inner(payload, file_name)
+        if text not in values:
+            raise Rejected(name, f"'{text[:40]}' is not in the mapping's values")
+        return values[text]
+
+    return read
+
+
+def _scaled_reader(name: str, rule: FieldRule) -> Reader:
+    inner, scale = _text(rule), Decimal(rule.scale or 1)
+
+    def read(payload: Payload, file_name: str) -> str:
+        text = inner(payload, file_name)
+        try:
+            value = Decimal(text)
+            exact = value / scale
+            if exact * scale != value:
+                raise Rejected(name, f"'{text[:40]}' divided by {scale} has no exact value")
+            return format(exact, "f")
+        except (InvalidOperation, ValueError, OverflowError):
+            return text  # no number: the rules for the field will name it
+
+    return read
+
+
+def _codes_reader(rule: FieldRule) -> Reader:
+    inner = _text(rule)
+    codes = TAPE_CODES if rule.codes == "tape" else dict(rule.codes or {})
+
+    @lru_cache(maxsize=4096)
+    def decode(text: str) -> str:
+        for code in text:
+            if code not in codes:
+                raise Rejected("conditions", f"'{code}' is not a known code")
+        return " ".join(dict.fromkeys(codes[code] for code in text))
+
+    return lambda payload, file_name: decode(inner(payload, file_name))
+
+
+def _flags_reader(rule: FieldRule) -> Reader:
+    inner, flags, base = _text(rule), rule.flags or {}, rule.base
+
+    @lru_cache(maxsize=4096)
+    def decode(text: str) -> str:
+        try:
+            number = int(text, base)
+        except ValueError:
+            number = -1
+        if number < 0:
+            raise Rejected("conditions", f"'{text[:40]}' is not a number in base {base}")
+        bits = [bit for bit in range(number.bit_length()) if number >> bit & 1]
+        for bit in bits:
+            if bit not in flags:
+                raise Rejected("conditions", f"bit {bit} of '{text[:40]}' is not a known flag")
+        return " ".join(dict.fromkeys(flags[bit] for bit in bits))
+
+    return lambda payload, file_name: decode(inner(payload, file_name))
+
+
+def _file_date(part: DatePart, file_name: str) -> date:
+    found = re.search(part.file_name or "", file_name)
+    if not found:
+        raise ValueError("no date in the file's name")
+    return datetime.strptime(found.group(1), part.format).date()
+
+
+def _time_reader(name: str, rule: FieldRule) -> Reader:
+    inner = _text(rule)
+    zone = ZoneInfo(rule.zone) if rule.zone else None
+
+    @lru_cache(maxsize=64)
+    def day_of(text: str) -> date:
+        part = rule.date
+        if part is None:
+            return date(1970, 1, 1)
+        if part.column is None:
+            return _file_date(part, text)
+        return datetime.strptime(text, part.format).date()
+
+    def read(payload: Payload, file_name: str) -> str:
+        text = inner(payload, file_name)
+        if not text:
+            return text
+        try:
+            column = rule.date.column if rule.date else None
+            day = day_of(payload[column] if column is not None else file_name)
+            if rule.unit:
+                seconds, rest = divmod(_digits(text), UNITS[rule.unit])
+                clock = datetime.combine(day, time()) + timedelta(
+                    seconds=seconds, microseconds=rest * (1_000_000 // UNITS[rule.unit])
+                )
+                if rule.date is not None and clock.date() != day:
+                    raise ValueError("beyond the day")
+            elif rule.format:
+                clock = datetime.strptime(text, rule.format)
+                if rule.date is not None:
+                    clock = datetime.combine(day, clock.time(), clock.tzinfo)
+            elif text[-1:] == "Z" or re.search(r"[+-]\d\d:?\d\d$", text):
+                return text
+            else:
+                return _with_zone(text, zone or NEW_YORK)
+        except (ValueError, OverflowError):
+            raise Rejected(name, f"'{text[:40]}' is not a time as the mapping describes it") from None
+        if clock.tzinfo is None:
+            since_1970 = rule.unit is not None and rule.date is None
+            clock = clock.replace(tzinfo=ZoneInfo("UTC") if since_1970 else zone)
+        return clock.isoformat()
+
+    return read
+
+
+def _with_zone(text: str, zone: ZoneInfo) -> str:
+    clock = datetime.fromisoformat(text)
+    # Keep the text's own decimals: `records.py` refuses more than it can hold.
+    offset = clock.replace(tzinfo=zone).strftime("%z")
+    return f"{text}{offset[:3]}:{offset[3:]}"
+
+
+def _digits(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,18}", text):
+        raise ValueError("not a whole number")
+    return int(text)

@@ -1,0 +1,165 @@
+"""SQLite: one file, one writer at a time, readers never blocked.
+
+A transaction that may write begins with the write lock (`BEGIN IMMEDIATE`), so that it never fails
+half-way because another process wrote first.
+"""
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import orjson
+from filelock import FileLock, Timeout
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    Table,
+    create_engine,
+    event,
+    func,
+    make_url,
+    select,
+)
+from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.sql.dml import Insert
+
+from market_spine.errors import StoreError
+from market_spine.schema import metadata
+
+SCHEME = "sqlite"
+RANK = 0
+
+BUSY_SECONDS = 5.0  # how long a command waits for another process's write before it gives up
+COPY_ROWS = 10_000  # rows that are held in memory on their way into the file
+
+# Why SQLite refused, by the first part of its error's name, as a person would put it.
+REASONS = {
+    "SQLITE_BUSY": "is busy: another process is writing to it; try again when that has finished",
+    "SQLITE_LOCKED": "is busy: another process is writing to it; try again when that has finished",
+    "SQLITE_READONLY": "is read-only: make the file and its folder writable, or name another store",
+    "SQLITE_CANTOPEN": "cannot be opened: check that its folder exists and may be written to",
+    "SQLITE_NOTADB": "is not a database: name another file in DATABASE_URL, or move this one away",
+    "SQLITE_CORRUPT": "is damaged: restore it from a copy, or move it away and ingest again",
+    "SQLITE_FULL": "cannot grow: the disk is full",
+    "SQLITE_IOERR": "cannot be read or written: check the disk and the file's permissions",
+}
+
+
+def default_url() -> str:
+    """A file in the folder where the command is run."""
+    return "sqlite:///spine.db"
+
+
+def open_engine(url: str) -> Engine:
+    """Open the file, make what is missing of it, and refuse one that is not of this version.
+
+    Raises:
+        StoreError: the URL names no file, or the file's tables are not the ones of `schema.py`.
+    """
+    path = make_url(url).database
+    if not path or path == ":memory:":
+        raise StoreError(f"DATABASE_URL: {url} names no file, and data must outlive a command")
+    engine = create_engine(
+        url,
+        connect_args={"timeout": BUSY_SECONDS},
+        json_serializer=lambda value: orjson.dumps(value).decode(),
+        json_deserializer=orjson.loads,
+    )
+    event.listen(engine, "connect", _configure)
+    event.listen(engine, "begin", _begin)
+    with engine.connect().execution_options(read_only=True) as connection:
+        missing = _missing_tables(connection, path)
+    if missing:
+        with engine.begin() as connection:
+            connection.exec_driver_sql("PRAGMA user_version = 1")
+            metadata.create_all(connection)
+    return engine
+
+
+def _configure(connection: sqlite3.Connection, _record: object) -> None:
+    connection.isolation_level = None  # transactions are begun by `_begin`, not by the driver
+    connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute("PRAGMA cache_size = -65536")  # 64 MiB
+
+
+def _begin(connection: Connection) -> None:
+    reads = connection.get_execution_options().get("read_only")
+    if not reads:
+        connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+
+
+def _missing_tables(connection: Connection, path: str) -> bool:
+    found: dict[str, set[str]] = {}
+    for table, column in connection.exec_driver_sql(
+        "SELECT m.name, c.name FROM sqlite_master AS m, pragma_table_info(m.name) AS c "
+        "WHERE m.type = 'table' AND m.name NOT LIKE 'sqlite_%'"
+    ):
+        found.setdefault(table, set()).add(column)
+    if found and not found.keys() & metadata.tables.keys():
+        raise StoreError(
+            f"{path} is some other program's database (it has the table '{min(found)}'): "
+            "name another file in DATABASE_URL"
+        )
+    for name, table in metadata.tables.items():
+        lacks = {column.name for column in table.columns} - found.get(name, set())
+        if name in found and lacks:
+            raise StoreError(
+                f"{path} was made by another version (its table '{name}' lacks "
+                f"'{min(lacks)}'): move it away and ingest again, or use the version that made it"
+            )
+    return not metadata.tables.keys() <= found.keys()
+
+
+def insert_new(table: Table) -> Insert:
+    return insert(table).on_conflict_do_nothing()
+
+
+def is_one_of(column: ColumnElement[Any], values: Sequence[Any]) -> ColumnElement[bool]:
+    # One parameter that holds all the values: SQLite allows 32,766 parameters at most.
+    listed = func.json_each(orjson.dumps(list(values)).decode()).table_valued("value")
+    return column.in_(select(listed.c.value))
+
+
+def copy_rows(
+    connection: Connection, table: Table, names: Sequence[str], rows: Iterable[Any]
+) -> None:
+    marks = ", ".join("?" * len(names))
+    statement = f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({marks})"
+    waiting = iter(rows)
+    while batch := [tuple(row) for row in islice(waiting, COPY_ROWS)]:
+        connection.exec_driver_sql(statement, batch)
+
+
+@contextmanager
+def run_lock(*, wait: bool) -> Iterator[bool]:
+    # The operating system lets go of it when its process dies, however that comes about.
+    lock = FileLock(f"{_path()}.lock")
+    try:
+        lock.acquire(blocking=wait)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+def explain(error: DBAPIError) -> str | None:
+    code = getattr(error.orig, "sqlite_errorname", "")
+    for prefix, reason in REASONS.items():
+        if code.startswith(prefix):
+            return f"the store {_path()} {reason}"
+    return None
+
+
+def _path() -> str:
+    from market_spine.settings import settings
+
+    return make_url(settings().database_url or default_url()).database or ""
