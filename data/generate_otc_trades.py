@@ -13,11 +13,11 @@ import argparse
 import csv
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
 from heapq import heappop, heappush
-from itertools import chain
+from itertools import accumulate, chain
 from pathlib import Path
 from random import Random
 from typing import NamedTuple
@@ -25,9 +25,7 @@ from zoneinfo import ZoneInfo
 
 from malformed import COLUMNS, KINDS, spoil
 
-EVENT, TRADE_TS, REPORTED_AT, PRICE = map(
-    COLUMNS.index, ("event", "trade_ts", "reported_at", "price")
-)
+EVENT, TRADE_TS, REPORTED_AT, PRICE = 2, 4, 5, 6  # positions in COLUMNS
 FIRST_SEQ = 1_000_000  # the set pieces use lower ones where they need a number of their own
 SET_PIECES = Path(__file__).with_name("otc_set_pieces.csv")
 SAMPLE_TRADES = 3_600
@@ -57,8 +55,8 @@ class Print(NamedTuple):
 
     traded: int
     reported: int
-    fields: list[str]
-    copies: int = 1
+    row: list[str]
+    copies: int = 1  # exact duplicates follow at once
 
 
 @dataclass(slots=True)
@@ -94,11 +92,11 @@ class Day:
 class Rates:
     """The share of trades that meet each fate: one of them at most, but any may be late too."""
 
-    late: float
-    malformed: float
-    duplicates: float
-    corrections: float
-    cancels: float
+    late: float = 0.01
+    malformed: float = 0.0
+    duplicates: float = 0.005
+    corrections: float = 0.005
+    cancels: float = 0.005
 
 
 class Tape:
@@ -120,15 +118,14 @@ class Tape:
     def prints(self, trades: int) -> Iterator[Print]:
         """Everything the tape says about so many trades, in the order of trading."""
         slots = [
-            (index, slot, day.weight(slot))
+            (index, slot)
             for index, day in enumerate(self.days)
             for slot in range(day.start, day.end, SLOT)
         ]
-        total = sum(weight for _, _, weight in slots)
-        passed = number = 0
-        for index, slot, weight in slots:
+        weights = [self.days[index].weight(slot) for index, slot in slots]
+        number, total = 0, sum(weights)
+        for (index, slot), passed in zip(slots, accumulate(weights), strict=True):
             self._walk()
-            passed += weight
             count = trades * passed // total - number
             for traded in sorted(slot + int(self.rng.random() * SLOT) for _ in range(count)):
                 number += 1
@@ -144,23 +141,20 @@ class Tape:
         symbol = self.symbols[ACTIVITY[bits(3)]]
         side = SIDES[bits(3)]
         size, odd_lot = self._size(symbol.lot)
-        conditions = CONDITIONS[bits(6)]
-        in_session = day.open <= traded < day.close
-        if not in_session:
-            conditions = "T"
-        reported = traded + bits(23)
+        regular, in_session = CONDITIONS[bits(6)], day.open <= traded < day.close
+        reported, conditions = traded + bits(23), regular if in_session else "T"
         if self.rng.random() < self.rates.late:
-            reported = self._later(index, traded)
-            conditions = "Z" if in_session else "U"
+            reported, conditions = self._later(index, traded), "Z" if in_session else "U"
         if odd_lot:
             conditions = conditions.replace("@", "") + "I"
         away = symbol.half_spread + bits(9) - 256
         price = symbol.mid + symbol.mid * away * ((side == "buy") - (side == "sell")) // 1_000_000
         identity = [f"{day.stamp}-{number:08d}", "", "original", symbol.name]
         times = [timestamp(traded), timestamp(reported)]
-        amounts = [price_text(price, symbol.decimals), size]
-        fields = identity + times + amounts + [side, VENUES[bits(3)], conditions]
-        return Print(traded, reported, fields)
+        ticks = max(price // 10 ** (9 - symbol.decimals), 1)
+        amounts = [decimal_text(ticks, symbol.decimals), size]
+        row = identity + times + amounts + [side, VENUES[bits(3)], conditions]
+        return Print(traded, reported, row)
 
     def _size(self, lot: int) -> tuple[str, bool]:
         """A size, and whether it is an odd lot: mostly round lots and blocks, a few fractions."""
@@ -180,7 +174,7 @@ class Tape:
         rates, draw = self.rates, self.rng.random()
         if (draw := draw - rates.malformed) < 0:
             kind = KINDS[int(self.rng.random() * len(KINDS))]
-            yield trade._replace(fields=spoil(trade.fields, kind))
+            yield trade._replace(row=spoil(trade.row, kind))
         elif (draw := draw - rates.duplicates) < 0:
             yield trade._replace(copies=2)
         elif (draw := draw - rates.corrections) < 0:
@@ -195,13 +189,13 @@ class Tape:
     def _revision(self, index: int, trade: Print, event: str) -> Print:
         """A later record of the trade, which repeats every field; a correction moves the price."""
         reported = self._later(index, trade.reported)
-        fields = list(trade.fields)
-        fields[EVENT], fields[REPORTED_AT] = event, timestamp(reported)
+        row = list(trade.row)
+        row[EVENT], row[REPORTED_AT] = event, timestamp(reported)
         if event == "correction":
-            whole, _, part = fields[PRICE].partition(".")
+            whole, _, part = row[PRICE].partition(".")
             nudged = int(whole + part) + 1 + self.rng.getrandbits(3)
-            fields[PRICE] = decimal_text(nudged, len(part))
-        return Print(trade.traded, reported, fields)
+            row[PRICE] = decimal_text(nudged, len(part))
+        return Print(trade.traded, reported, row)
 
     def _later(self, index: int, since: int) -> int:
         """Up to some hours later or on one of the next two days, but before the tape ends."""
@@ -214,10 +208,10 @@ class Tape:
 def set_pieces() -> Iterator[Print]:
     """The hand-listed rows; a row listed twice is an exact duplicate."""
     with SET_PIECES.open(encoding="ascii", newline="") as file:
-        rows = Counter(tuple(row.values())[1:] for row in csv.DictReader(file))
-    for fields, copies in rows.items():
-        reported = datetime.fromisoformat(fields[REPORTED_AT] or fields[TRADE_TS])
-        yield Print(0, (reported - EPOCH) // timedelta(microseconds=1), list(fields), copies)
+        rows = Counter(tuple(line.values())[1:] for line in csv.DictReader(file))
+    for row, copies in rows.items():
+        reported = datetime.fromisoformat(row[REPORTED_AT] or row[TRADE_TS])
+        yield Print(0, (reported - EPOCH) // timedelta(microseconds=1), list(row), copies)
 
 
 def malformed_rows(days: list[Day]) -> Iterator[Print]:
@@ -228,8 +222,8 @@ def malformed_rows(days: list[Day]) -> Iterator[Print]:
         reported = traded + 2 * SECOND
         times = [timestamp(traded), timestamp(reported)]
         rest = ["18.40", "100", "buy", "QUAY", "@"]
-        fields = [f"BAD-{kind}", "", "original", "ALDRF", *times, *rest]
-        yield Print(0, reported, spoil(fields, kind))
+        row = [f"BAD-{kind}", "", "original", "ALDRF", *times, *rest]
+        yield Print(0, reported, spoil(row, kind))
 
 
 def in_reported_order(prints: Iterable[Print]) -> Iterator[Print]:
@@ -247,7 +241,7 @@ def lines(prints: Iterable[Print]) -> Iterator[str]:
     """The file's lines, numbered as a venue numbers its messages: a duplicate keeps its number."""
     yield ",".join(COLUMNS) + "\n"
     for number, item in enumerate(prints, FIRST_SEQ):
-        trade_id, seq, *rest = item.fields
+        trade_id, seq, *rest = item.row
         yield (",".join([trade_id, seq or str(number), *rest]) + "\n") * item.copies
 
 
@@ -279,10 +273,6 @@ def timestamp(micros: int) -> str:
     return f"{_second_text(second)}.{fraction:06d}Z"
 
 
-def price_text(nanos: int, decimals: int) -> str:
-    return decimal_text(max(nanos // 10 ** (9 - decimals), 1), decimals)
-
-
 def decimal_text(units: int, decimals: int) -> str:
     whole, part = divmod(units, 10**decimals)
     return f"{whole}.{part:0{decimals}d}"
@@ -295,16 +285,17 @@ def main() -> None:
     parser.add_argument("--start", type=date.fromisoformat, default=date(2025, 11, 24))
     parser.add_argument("--days", type=int, default=9, help="trading days")
     parser.add_argument("--seed", type=int, default=20251124)
-    for fate, rate in (("late", 0.01), ("malformed", 0.0), ("duplicates", 0.005)):
-        parser.add_argument(f"--{fate}", type=float, default=rate, help="a share of the trades")
-    for fate in ("corrections", "cancels"):
-        parser.add_argument(f"--{fate}", type=float, default=0.005, help="a share of the trades")
+    for fate in fields(Rates):
+        parser.add_argument(f"--{fate.name}", type=float, default=fate.default, help="a share")
     args = parser.parse_args()
     days = trading_days(args.start, args.days)
-    rates = Rates(args.late, args.malformed, args.duplicates, args.corrections, args.cancels)
-    prints = Tape(args.seed, days, rates).prints(args.trades or SAMPLE_TRADES)
+    rates = Rates(*(getattr(args, fate.name) for fate in fields(Rates)))
+    tape = Tape(args.seed, days, rates)
+    prints: Iterable[Print]
     if args.trades is None:
-        prints = chain(set_pieces(), malformed_rows(days), prints)
+        prints = chain(set_pieces(), malformed_rows(days), tape.prints(SAMPLE_TRADES))
+    else:
+        prints = tape.prints(args.trades)
     with args.out.open("w", encoding="ascii", newline="") as out:
         out.writelines(lines(in_reported_order(prints)))
 
