@@ -1,13 +1,13 @@
 """What a pipeline's function is given besides its params."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, Select
+from sqlalchemy import Connection
 
 from market_spine import ledger, progress
-from market_spine.errors import Cancelled
+from market_spine.errors import CancelledError
 from market_spine.ledger import Execution, Rejection
 
 
@@ -24,11 +24,11 @@ class Context:
         """Say how far a stage has come; to be called between batches.
 
         Raises:
-            Cancelled: somebody asked for the execution to end.
+            CancelledError: somebody asked for the execution to end.
         """
         progress.report(f"{self.execution.pipeline}: {stage}", done, total)
         if ledger.get(self.connection, self.execution.id).cancel_requested:
-            raise Cancelled
+            raise CancelledError
 
     def stage_done(self, kind: str, counts: dict[str, Any]) -> None:
         """Note that a stage is done; its event is written just before the execution ends."""
@@ -38,7 +38,7 @@ class Context:
         """Turn records that cannot be processed into dead letters; returns how many are new."""
         return ledger.reject_records(self.connection, self.execution, rejections)
 
-    def close_letters(self, record_hashes: Select[tuple[str]]) -> int:
+    def close_letters(self, record_hashes: Sequence[str]) -> int:
         """Close the open letters of records that are processed now; returns how many there were."""
         return ledger.close_record_letters(self.connection, record_hashes)
 

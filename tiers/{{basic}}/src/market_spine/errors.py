@@ -38,9 +38,9 @@ class StoreError(SpineError):
     exit_code = 3
 
 
-class Cancelled(Exception):
+class CancelledError(Exception):
     """A pipeline met a request to cancel at its checkpoint."""
 
 
-class Superseded(Exception):
+class SupersededError(Exception):
     """Somebody else moved the execution; whatever this run has written must not be kept."""

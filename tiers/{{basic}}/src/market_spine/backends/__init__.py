@@ -15,7 +15,7 @@ class Backend(Protocol):
 
     RANK: int  # the highest one found is the default
 
-    def enqueue(self, execution_id: UUID, lane: str) -> None:
+    def enqueue(self, execution_id: UUID, lane: str, /) -> None:
         """See to it that `run_pipeline` is called with the id, now or later."""
 
     def resume(self) -> None:

@@ -1,7 +1,7 @@
 """The inline backend: whoever submits does the work, one execution after the other.
 
-The queue is the ledger. The outermost call holds the store's run lock and drains all that is queued, so
-what a killed process left behind is picked up by the next one.
+The queue is the ledger. The outermost call holds the store's run lock and drains all that is
+queued, so what a killed process left behind is picked up by the next one.
 """
 
 import logging
@@ -15,8 +15,8 @@ log = logging.getLogger(__name__)
 _draining = False  # this process is inside `_drain`, which will get to what is enqueued now
 
 
-def enqueue(execution_id: UUID, lane: str) -> None:
-    """Run what is queued, oldest first, up to and including this execution and its children."""
+def enqueue(_execution_id: UUID, _lane: str) -> None:
+    """Run what is queued, oldest first, which comes to this execution and its children."""
     if _draining:
         return
     with database.store().run_lock(wait=False) as free:

@@ -17,7 +17,8 @@ def print_json(value: Any) -> None:
     """One JSON document; decimals are strings, so that no digit is lost."""
     import orjson
 
-    print(orjson.dumps(value, default=_plain, option=orjson.OPT_INDENT_2).decode())
+    option = orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS
+    print(orjson.dumps(value, default=_plain, option=option).decode())
 
 
 def _plain(value: Any) -> Any:

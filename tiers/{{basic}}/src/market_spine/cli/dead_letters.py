@@ -34,10 +34,10 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group, name="dead-letters")
 
 
-def default(context: typer.Context) -> None:
+def default(context: typer.Context, as_json: AsJson = False) -> None:
     """What could not be processed, and doing it again; without a command: the list."""
     if context.invoked_subcommand is None:
-        list_dead_letters()
+        list_dead_letters(as_json=as_json)
 
 
 def list_dead_letters(

@@ -1,6 +1,6 @@
 """spine executions: what was submitted, and what became of it."""
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
 import typer
@@ -13,6 +13,9 @@ from market_spine.cli._output import (
     progress_shown,
     text_of,
 )
+
+if TYPE_CHECKING:
+    from market_spine.ledger import Execution
 
 Limit = Annotated[int, typer.Option(min=1, max=10_000, help="How many at the most.")]
 COLUMNS = {
@@ -34,10 +37,10 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group, name="executions")
 
 
-def default(context: typer.Context) -> None:
+def default(context: typer.Context, as_json: AsJson = False) -> None:
     """What was submitted, and what became of it; without a command: the list."""
     if context.invoked_subcommand is None:
-        list_executions()
+        list_executions(as_json=as_json)
 
 
 def list_executions(
@@ -90,7 +93,7 @@ def show(execution_id: UUID, as_json: AsJson = False) -> None:
         print_rows(rows, COLUMNS, as_json=False, empty="")
 
 
-def _seconds(execution: Any) -> float | None:
+def _seconds(execution: "Execution") -> float | None:
     if execution.started_at is None or execution.finished_at is None:
         return None
     return round((execution.finished_at - execution.started_at).total_seconds(), 3)

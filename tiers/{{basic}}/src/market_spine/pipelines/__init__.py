@@ -1,7 +1,7 @@
 """The registry: a pipeline is a module in this folder, named like the pipeline, with a `PIPELINE`.
 
-A module imports what does the work inside its function, so that whoever only submits starts without it;
-one that cannot be imported is refused alone.
+A module imports what does the work inside its function, so that whoever only submits starts without
+it; one that cannot be imported is refused alone.
 """
 
 from collections.abc import Callable
@@ -48,9 +48,8 @@ def find(name: str) -> Pipeline:
     if name not in names():
         raise RequestError(f"there is no pipeline '{name}' (there are: {', '.join(names())})")
     try:
-        pipeline = import_module(f"{__name__}.{name}").PIPELINE
+        pipeline: Pipeline = import_module(f"{__name__}.{name}").PIPELINE
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
         raise RequestError(f"the pipeline '{name}' cannot be loaded: {reason}") from error
-    assert isinstance(pipeline, Pipeline)
     return pipeline

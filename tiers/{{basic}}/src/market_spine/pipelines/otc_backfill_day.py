@@ -18,11 +18,12 @@ class BackfillDayParams(SourceParams):
 
 def run(context: Context, params: BackfillDayParams) -> dict[str, Any]:
     """Capture, normalize and compute what was reported since the trading day before."""
-    from market_spine.services.otc import metrics
+    from market_spine.services.otc import metrics, normalizer
     from market_spine.services.otc.calendar import previous_trading_day
 
     captured = capture(context, params, previous_trading_day(params.day), params.day)
-    normalized = normalize(context, context.execution.id)
+    of_day = normalizer.capture_by_id(context.connection, context.execution.id)
+    normalized = normalize(context, of_day) if of_day else {}
     computed = compute(context, metrics.take_stale_days(context.connection))
     return {**captured, **normalized, **computed}
 

@@ -1,13 +1,17 @@
 """Silver: turn captured records into versions of trades."""
 
+from collections import Counter
 from dataclasses import asdict
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID
 
 from pydantic import Field, model_validator
 
 from market_spine.context import Context
 from market_spine.pipelines import Params, Pipeline
+
+if TYPE_CHECKING:
+    from market_spine.services.otc.normalizer import Capture
 
 
 class NormalizeParams(Params):
@@ -33,30 +37,26 @@ def run(context: Context, params: NormalizeParams) -> dict[str, Any]:
     from market_spine.services.otc import normalizer
 
     if params.raw_id is not None:
-        captures = [normalizer.capture_of_record(context.connection, params.raw_id)]
+        found = normalizer.capture_of_record(context.connection, params.raw_id)
     elif params.capture_id is not None:
-        captures = [normalizer.capture_by_id(context.connection, params.capture_id)]
+        found = normalizer.capture_by_id(context.connection, params.capture_id)
     else:
-        captures = [*normalizer.pending_captures(context.connection)]
-    total = {"captures": 0}
-    for capture in captures:
-        if capture is None:
-            raise NotFoundError(f"bronze has no such capture or record: {params}")
-        counts = normalize(context, capture.capture_id, params.raw_id)
-        total["captures"] += 1
-        for name, count in counts.items():
-            total[name] = total.get(name, 0) + count
-    return total
+        captures = normalizer.pending_captures(context.connection)
+        total = Counter({"captures": len(captures)})
+        for capture in captures:
+            total.update(normalize(context, capture))
+        return dict(total)
+    if found is None:
+        raise NotFoundError(f"bronze has no such capture or record: {params}")
+    return normalize(context, found, params.raw_id)
 
 
-def normalize(context: Context, capture_id: UUID, raw_id: int | None = None) -> dict[str, int]:
+def normalize(context: Context, capture: "Capture", raw_id: int | None = None) -> dict[str, int]:
     """Merge one capture, or one record of it, into silver; returns what became of the records."""
     from market_spine.services.otc import normalizer
     from market_spine.services.otc.mapping import load_mapping
     from market_spine.settings import settings
 
-    capture = normalizer.capture_by_id(context.connection, capture_id)
-    assert capture is not None
     counts = asdict(
         normalizer.normalize(
             context.connection,
@@ -68,7 +68,7 @@ def normalize(context: Context, capture_id: UUID, raw_id: int | None = None) -> 
             raw_id=raw_id,
         )
     )
-    context.stage_done("normalized", {"capture_id": str(capture_id), **counts})
+    context.stage_done("normalized", {"capture_id": str(capture.capture_id), **counts})
     return counts
 
 

@@ -5,10 +5,9 @@ half-way because another process wrote first.
 """
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -117,27 +116,41 @@ def _missing_tables(connection: Connection, path: str) -> bool:
 
 
 def insert_new(table: Table) -> Insert:
+    """See `database.Store`."""
     return insert(table).on_conflict_do_nothing()
 
 
 def is_one_of(column: ColumnElement[Any], values: Sequence[Any]) -> ColumnElement[bool]:
+    """See `database.Store`."""
     # One parameter that holds all the values: SQLite allows 32,766 parameters at most.
     listed = func.json_each(orjson.dumps(list(values)).decode()).table_valued("value")
     return column.in_(select(listed.c.value))
 
 
 def copy_rows(
-    connection: Connection, table: Table, names: Sequence[str], rows: Iterable[Any]
+    connection: Connection,
+    table: Table,
+    names: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    constants: Mapping[str, Any],
 ) -> None:
-    marks = ", ".join("?" * len(names))
-    statement = f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({marks})"
+    """The plain form of a value is the form in which it is stored here: nothing is converted."""
+    fixed = []
+    for name, value in constants.items():
+        kind = table.c[name].type.dialect_impl(connection.dialect)
+        encode = kind.bind_processor(connection.dialect)
+        fixed.append(encode(value) if encode else value)
+    columns = ", ".join([*names, *constants])
+    marks = ", ".join("?" * (len(names) + len(fixed)))
+    statement = f"INSERT INTO {table.name} ({columns}) VALUES ({marks})"  # noqa: S608  (our names)
     waiting = iter(rows)
-    while batch := [tuple(row) for row in islice(waiting, COPY_ROWS)]:
+    while batch := [(*row, *fixed) for row in islice(waiting, COPY_ROWS)]:
         connection.exec_driver_sql(statement, batch)
 
 
 @contextmanager
 def run_lock(*, wait: bool) -> Iterator[bool]:
+    """See `database.Store`."""
     # The operating system lets go of it when its process dies, however that comes about.
     lock = FileLock(f"{_path()}.lock")
     try:
@@ -152,6 +165,7 @@ def run_lock(*, wait: bool) -> Iterator[bool]:
 
 
 def explain(error: DBAPIError) -> str | None:
+    """See `database.Store`."""
     code = getattr(error.orig, "sqlite_errorname", "")
     for prefix, reason in REASONS.items():
         if code.startswith(prefix):

@@ -1,11 +1,14 @@
-"""From a connector to bronze: every record that the source sent, as it was sent."""
+"""From a connector to bronze: every record that the source sent, as it was sent.
+
+`record_hash` is the SHA-256, in hexadecimal, of the source, the trade id (given or derived) and the
+canonical payload: a record that is captured again has the same one.
+"""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
 from itertools import islice
-from typing import Any
 from uuid import UUID
 
 import orjson
@@ -14,19 +17,11 @@ from sqlalchemy import Connection, func, insert, select
 from market_spine import database
 from market_spine.schema import otc_captures, otc_trades_raw
 from market_spine.services.otc.connector import Record
-from market_spine.services.otc.mapping import Rejected, SourceMapping
+from market_spine.services.otc.mapping import RejectedError, SourceMapping
 from market_spine.services.otc.records import derived_trade_id
 
 BATCH = 10_000  # records that are held in memory at a time
-NAMES = [
-    "capture_id",
-    "source",
-    "source_file",
-    "source_row",
-    "captured_at",
-    "payload",
-    "record_hash",
-]
+NAMES = ["source_file", "source_row", "payload", "record_hash"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,10 +46,10 @@ def store_capture(
         SourceError: the source cannot be read to its end.
     """
     before = connection.execute(select(func.max(otc_trades_raw.c.raw_id))).scalar() or 0
-    rows = _rows(header, records, mapping)
+    rows = _rows(header.source, records, mapping)
     count = 0
     while batch := list(islice(rows, BATCH)):
-        database.bulk_insert(connection, otc_trades_raw, NAMES, batch)
+        database.bulk_insert(connection, otc_trades_raw, NAMES, batch, vars(header))
         count += len(batch)
         checkpoint("captured", count, None)
     first, last = connection.execute(
@@ -71,9 +66,8 @@ def store_capture(
 
 
 def _rows(
-    header: CaptureHeader, records: Iterable[Record], mapping: SourceMapping
-) -> Iterator[tuple[Any, ...]]:
-    capture_id, source, captured_at = header.capture_id, header.source, header.captured_at
+    source: str, records: Iterable[Record], mapping: SourceMapping
+) -> Iterator[tuple[str, int, str, str]]:
     read_trade_id = mapping.readers.get("trade_id")
     prefix = source.encode() + b"\x1f"
     for file, row, payload in records:
@@ -81,23 +75,9 @@ def _rows(
             trade_id = (
                 read_trade_id(payload, file) if read_trade_id else derived_trade_id(file, row)
             )
-        except (Rejected, KeyError):
+        except (RejectedError, KeyError):
             trade_id = ""
         canonical = orjson.dumps(payload, option=orjson.OPT_SORT_KEYS)
-        yield (
-            capture_id,
-            source,
-            file,
-            row,
-            captured_at,
-            canonical.decode(),
-            record_hash(prefix, trade_id, canonical),
-        )
-
-
-def record_hash(prefix: bytes, trade_id: str, canonical: bytes) -> str:
-    """SHA-256, in hexadecimal, of the source, the trade id (given or derived) and the payload.
-
-    A record that is captured again has the same one. The parts are set apart by the unit separator.
-    """
-    return sha256(prefix + trade_id.encode() + b"\x1f" + canonical).hexdigest()
+        # The parts are set apart by the unit separator.
+        covered = sha256(prefix + trade_id.encode() + b"\x1f" + canonical)
+        yield file, row, canonical.decode(), covered.hexdigest()

@@ -25,7 +25,7 @@ def _date_of_hour(hour: datetime) -> date:
 
 @cache
 def _holidays() -> NewYorkStockExchange:
-    return NewYorkStockExchange()
+    return NewYorkStockExchange()  # type: ignore[no-untyped-call]
 
 
 def is_trading_day(day: date) -> bool:

@@ -1,12 +1,12 @@
 """Sale conditions, and what a trade under them counts for.
 
-The consolidated tape's guidelines say, for each condition, whether a trade updates the high and low, the
-last price and the volume (Consolidated Tape System, Participant Input Specification, sale condition
-eligibility; for the last group the UTP Data Feed Services Specification). Here the two price columns
-are one, because open and close go by the time of the trade and not by its arrival: a trade that was
-sold out of sequence is in its right place. Average-price, cash, next-day, Form T, extended-hours,
-price-variation and odd-lot trades are outside high, low, open and close but inside volume; official open
-and close messages repeat a trade and are outside both.
+The consolidated tape's guidelines say for each condition whether a trade updates the high and low,
+the last price and the volume (Consolidated Tape System, Participant Input Specification, table of
+sale conditions; for the last group, the UTP Data Feed Services Specification). Here the two price
+columns are one, because open and close go by the time of the trade and not by its arrival: a trade
+that was sold out of sequence is in its right place. Average-price, cash, next-day, Form T,
+extended-hours, price-variation and odd-lot trades are outside high, low, open and close but inside
+volume; official open and close messages repeat a trade and are outside both.
 """
 
 from functools import lru_cache

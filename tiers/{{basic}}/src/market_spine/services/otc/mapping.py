@@ -1,17 +1,18 @@
 """Mappings: how a vendor's row becomes a row of the standard layout, from a TOML file alone.
 
-A source is named after its mapping file. The output is text again, in the standard layout's own terms,
-so that one set of rules (`records.py`) judges every vendor's rows.
+A source is named after its mapping file. The output is text again, in the terms of the standard
+layout, so that one set of rules (`records.py`) judges every vendor's rows.
 """
 
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal, InvalidOperation
 from functools import cached_property, lru_cache
+from operator import itemgetter
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, Self, get_args
 from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -33,17 +34,18 @@ FieldName = Literal[
     "venue",
     "conditions",
 ]
+FIELDS: tuple[FieldName, ...] = get_args(FieldName)  # the standard layout, in its order
 REQUIRED: tuple[FieldName, ...] = ("symbol", "trade_ts", "price", "size")
 TIMES = ("trade_ts", "reported_at")
 EXTRA = ""  # the column that holds what a row has beyond its header
 UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000}
 
 Payload = Mapping[str, str]  # a row as the source sent it
-Row = dict[str, str]  # a row of the standard layout; a field that is not mapped is not there
+StandardRow = Sequence[str | None]  # in the order of FIELDS; None where a field is not mapped
 Reader = Callable[[Payload, str], str]
 
 
-class Rejected(Exception):
+class RejectedError(Exception):
     """A record that breaks a rule: the field at fault and the reason."""
 
     def __init__(self, field: str, reason: str) -> None:
@@ -97,9 +99,8 @@ class FieldRule(BaseModel):
             raise ValueError("date: needs a unit or a format for the time of day")
         if self.date is not None and self.zone is None:
             raise ValueError("date: needs a zone")
-        named = [*(self.flags or {}).values()]
-        named += [] if self.codes in (None, "tape") else [*dict(self.codes).values()]
-        for name in named:
+        codes = self.codes if isinstance(self.codes, dict) else {}
+        for name in [*(self.flags or {}).values(), *codes.values()]:
             if name not in CONDITIONS:
                 raise ValueError(f"'{name}' is not a condition ({', '.join(CONDITIONS)})")
         return self
@@ -155,36 +156,51 @@ class SourceMapping(BaseModel):
         return {name: _reader(name, rule) for name, rule in self.fields.items()}
 
     @cached_property
-    def _plain(self) -> dict[str, str]:
-        bare = {"column"}
-        return {
-            name: rule.column
-            for name, rule in self.fields.items()
-            if rule.column is not None and rule.model_fields_set == bare
-        }
+    def _columns(self) -> Callable[[Payload], tuple[str, ...]]:
+        """Takes the needed columns out of a payload, those of the fields first and in order."""
+        of_fields = [rule.column for rule in self.fields.values() if rule.column is not None]
+        dates = [rule.date.column for rule in self.fields.values() if rule.date is not None]
+        names = [*of_fields, *(name for name in dates if name is not None)]
+        return itemgetter(*names) if len(names) > 1 else lambda payload: (payload[names[0]],)
 
     @cached_property
-    def _special(self) -> list[tuple[str, Reader]]:
-        return [(name, read) for name, read in self.readers.items() if name not in self._plain]
+    def _special(self) -> list[tuple[int, Reader]]:
+        """The fields that are not simply a column's text, by their place."""
+        return [
+            (place, self.readers[name])
+            for place, name in enumerate(FIELDS)
+            if name in self.fields and self.fields[name].model_fields_set != {"column"}
+        ]
 
-    def translate(self, payload: Payload, file_name: str) -> Row:
+    @cached_property
+    def _places(self) -> list[int] | None:
+        """Where the columns of the fields belong; None if every field has one, in order."""
+        places = [FIELDS.index(name) for name, rule in self.fields.items() if rule.column]
+        return None if places == [*range(len(FIELDS))] else places
+
+    def translate(self, payload: Payload, file_name: str) -> StandardRow:
         """A payload in the standard layout.
 
         Raises:
-            Rejected: the row has another shape than its header, or a field cannot be decoded.
+            RejectedError: the row has another shape than its header, or a field cannot be decoded.
         """
         if EXTRA in payload:
-            raise Rejected("row", "has more fields than the header")
+            raise RejectedError("row", "has more fields than the header")
         try:
-            row = {name: payload[column] for name, column in self._plain.items()}
-            for name, read in self._special:
-                row[name] = read(payload, file_name)
+            columns = self._columns(payload)
         except KeyError as missing:
-            raise Rejected("row", f"lacks the field '{missing.args[0]}'") from None
+            raise RejectedError("row", f"lacks the field '{missing.args[0]}'") from None
+        row: list[str | None] = [*columns]
+        if self._places is not None:
+            row = [None] * len(FIELDS)
+            for place, text in zip(self._places, columns, strict=False):
+                row[place] = text
+        for place, read in self._special:
+            row[place] = read(payload, file_name)
         return row
 
     def date_of_file(self, file_name: str) -> date | None:
-        """The date that a file's name gives to all its rows, where this mapping takes it from there."""
+        """The date that a file's name gives to all its rows, if it is taken from there."""
         rule = self.fields["trade_ts"]
         if "reported_at" in self.fields or rule.date is None or rule.date.file_name is None:
             return None
@@ -204,7 +220,7 @@ def load_mapping(folder: Path, source: str) -> SourceMapping:
     path = folder / f"{source}.toml"
     if Path(source).name != source or not path.is_file():
         known = ", ".join(sorted(file.stem for file in folder.glob("*.toml"))) or "none"
-        raise NotFoundError(f"there is no mapping {path} for the source '{source}' (known: {known})")
+        raise NotFoundError(f"no mapping {path} for the source '{source}' (there are: {known})")
     return _load(path, path.stat().st_mtime_ns)
 
 
@@ -239,16 +255,16 @@ def _reader(name: str, rule: FieldRule) -> Reader:
 def _text(rule: FieldRule) -> Reader:
     if rule.column is None:
         constant = rule.value or ""
-        return lambda payload, file_name: constant
+        return lambda _payload, _file_name: constant
     column = rule.column
-    return lambda payload, file_name: payload[column]
+    return lambda payload, _file_name: payload[column]
 
 
 def _values_reader(name: str, values: dict[str, str], inner: Reader) -> Reader:
     def read(payload: Payload, file_name: str) -> str:
         text = inner(payload, file_name)
         if text not in values:
-            raise Rejected(name, f"'{text[:40]}' is not in the mapping's values")
+            raise RejectedError(name, f"'{text[:40]}' is not in the mapping's values")
         return values[text]
 
     return read
@@ -263,7 +279,7 @@ def _scaled_reader(name: str, rule: FieldRule) -> Reader:
             value = Decimal(text)
             exact = value / scale
             if exact * scale != value:
-                raise Rejected(name, f"'{text[:40]}' divided by {scale} has no exact value")
+                raise RejectedError(name, f"'{text[:40]}' divided by {scale} has no exact value")
             return format(exact, "f")
         except (InvalidOperation, ValueError, OverflowError):
             return text  # no number: the rules for the field will name it
@@ -273,13 +289,13 @@ def _scaled_reader(name: str, rule: FieldRule) -> Reader:
 
 def _codes_reader(rule: FieldRule) -> Reader:
     inner = _text(rule)
-    codes = TAPE_CODES if rule.codes == "tape" else dict(rule.codes or {})
+    codes = rule.codes if isinstance(rule.codes, dict) else TAPE_CODES
 
     @lru_cache(maxsize=4096)
     def decode(text: str) -> str:
         for code in text:
             if code not in codes:
-                raise Rejected("conditions", f"'{code}' is not a known code")
+                raise RejectedError("conditions", f"'{code}' is not a known code")
         return " ".join(dict.fromkeys(codes[code] for code in text))
 
     return lambda payload, file_name: decode(inner(payload, file_name))
@@ -295,11 +311,11 @@ def _flags_reader(rule: FieldRule) -> Reader:
         except ValueError:
             number = -1
         if number < 0:
-            raise Rejected("conditions", f"'{text[:40]}' is not a number in base {base}")
+            raise RejectedError("conditions", f"'{text[:40]}' is not a number in base {base}")
         bits = [bit for bit in range(number.bit_length()) if number >> bit & 1]
         for bit in bits:
             if bit not in flags:
-                raise Rejected("conditions", f"bit {bit} of '{text[:40]}' is not a known flag")
+                raise RejectedError("conditions", f"bit {bit} of '{text[:40]}' is not a known flag")
         return " ".join(dict.fromkeys(flags[bit] for bit in bits))
 
     return lambda payload, file_name: decode(inner(payload, file_name))
@@ -348,7 +364,8 @@ def _time_reader(name: str, rule: FieldRule) -> Reader:
             else:
                 return _with_zone(text, zone or NEW_YORK)
         except (ValueError, OverflowError):
-            raise Rejected(name, f"'{text[:40]}' is not a time as the mapping describes it") from None
+            reason = f"'{text[:40]}' is not a time as the mapping describes it"
+            raise RejectedError(name, reason) from None
         if clock.tzinfo is None:
             since_1970 = rule.unit is not None and rule.date is None
             clock = clock.replace(tzinfo=ZoneInfo("UTC") if since_1970 else zone)

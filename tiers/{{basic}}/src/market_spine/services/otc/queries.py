@@ -1,4 +1,4 @@
-"""What is asked of gold and silver. Reads only, and is all that the control plane knows of this folder."""
+"""What is asked of gold and silver: reads, and all that the control plane knows of this folder."""
 
 from collections.abc import Sequence
 from datetime import date, datetime

@@ -1,45 +1,46 @@
 """The rules that a single record must keep, and the trade that it then tells of.
 
-Exact numbers: price and size have 6 decimals at most, and what has more, or is beyond the maximum, is
-rejected and never rounded. `notional` is price times size, rounded half-even to 6 decimals. `trade_ts` is
-UTC; `trade_date` is the date in New York at that instant.
+Exact numbers: price and size have 6 decimals at most, and what has more, or is beyond the maximum,
+is rejected and never rounded. The notional is price times size, rounded half-even to 6 decimals.
+All three are counted in millionths here, because whole numbers are exact and quick. The time of a
+trade is UTC; its date is the date in New York at that instant.
 """
 
 import re
-from datetime import UTC, date, datetime
-from decimal import ROUND_HALF_EVEN, Context, Decimal
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import NamedTuple
 
+from market_spine.schema import EPOCH, MICROSECOND
 from market_spine.services.otc import conditions
 from market_spine.services.otc.calendar import new_york_date
-from market_spine.services.otc.mapping import Rejected, Row
+from market_spine.services.otc.mapping import RejectedError, StandardRow
 
+MILLION = 1_000_000
 EVENTS = ("original", "correction", "cancel")  # in rising rank
-SIDES = {"": None, "buy": "buy", "sell": "sell"}
-MAXIMUM = {"price": Decimal(10**7), "size": Decimal(10**10), "notional": Decimal(10**12)}
-MICRO = Decimal("0.000001")
-EXACT = Context(prec=60, rounding=ROUND_HALF_EVEN)
+SIDES = {None: None, "": None, "buy": "buy", "sell": "sell"}
+LATEST = (datetime(2200, 1, 1, tzinfo=UTC) - EPOCH) // MICROSECOND
+MAXIMUM = {"price": 10**7, "size": 10**10, "notional": 10**12}  # dollars, shares, dollars
 
-_plain_number = re.compile(r"[0-9]{1,11}(?:\.[0-9]{1,6})?").fullmatch
+_plain_number = re.compile(r"0*([0-9]{1,11})(?:\.([0-9]{1,6}))?").fullmatch
 _symbol = re.compile(r"[A-Z0-9][A-Z0-9./-]{0,15}").fullmatch
 _venue = re.compile(r"[A-Z0-9]{1,8}").fullmatch
 _sequence = re.compile(r"[0-9]{1,19}").fullmatch
 
 
 class TradeRecord(NamedTuple):
-    """What one record says of a trade; amounts in shares and dollars, times in UTC."""
+    """What one record says of a trade, in the order of the columns of silver."""
 
     trade_id: str
     event: str
     symbol: str
-    trade_date: date
-    trade_ts: datetime
-    reported_at: datetime
+    trade_date: str  # ISO
+    trade_ts: int  # microseconds since 1970
+    reported_at: int  # microseconds since 1970
     source_seq: int
-    price: Decimal
-    size: Decimal
-    notional: Decimal
+    price: int  # millionths of a dollar
+    size: int  # millionths of a share
+    notional: int  # millionths of a dollar
     side: str | None
     venue: str | None
     conditions: str
@@ -47,66 +48,59 @@ class TradeRecord(NamedTuple):
     volume_eligible: bool
 
 
-def read_record(row: Row, source_file: str, source_row: int) -> TradeRecord:
+def read_record(row: StandardRow, source_file: str, source_row: int) -> TradeRecord:
     """The trade that a row of the standard layout tells of.
 
     Args:
-        row: text by field; a field that the source does not have is not in it.
-        source_file: the file's name; with `source_row` it stands in for a missing trade id.
-        source_row: the row's number in its file, from 1; it stands in for a missing sequence.
+        row: the text of each field; None for a field that the source does not have.
+        source_file: the file's name; with `source_row` it stands in for a trade id.
+        source_row: the row's number in its file, from 1; it stands in for a sequence.
 
     Raises:
-        Rejected: a field breaks a rule; the first one in the order of the standard layout.
+        RejectedError: a field breaks a rule; the first one in the order of the standard layout.
     """
-    get = row.get
-    trade_id = get("trade_id")
+    trade_id, sequence, event, symbol, traded, reported, price, size, side, venue, names = row
     if trade_id is None:
         trade_id = derived_trade_id(source_file, source_row)
     elif not 0 < len(trade_id) <= 64:
-        raise Rejected("trade_id", "is longer than 64 characters" if trade_id else "is missing")
-    sequence = get("source_seq")
+        reason = "is longer than 64 characters" if trade_id else "is missing"
+        raise RejectedError("trade_id", reason)
     source_seq = source_row if sequence is None else _sequence_number(sequence)
-    event = get("event", "original")
+    event = "original" if event is None else event
     if event not in EVENTS:
-        raise Rejected("event", f"{_quoted(event)} is not one of {', '.join(EVENTS)}")
-    symbol = row["symbol"]
-    if not _symbol(symbol):
-        raise Rejected("symbol", f"{_quoted(symbol)} is not a symbol" if symbol else "is missing")
-    trade_ts = read_instant("trade_ts", row["trade_ts"])
-    reported = get("reported_at")
-    reported_at = read_instant("reported_at", reported) if reported else trade_ts
-    price = _amount("price", row["price"])
-    size = _amount("size", row["size"])
-    notional = (price * size).quantize(MICRO, context=EXACT)
-    if notional > MAXIMUM["notional"]:
-        raise Rejected("notional", f"{notional} is above {MAXIMUM['notional']}")
-    side = get("side", "")
+        raise RejectedError("event", f"{_quoted(event)} is not one of {', '.join(EVENTS)}")
+    symbol = _known_symbol(symbol or "")
+    trade_ts, trade_date = read_instant("trade_ts", traded or "")
+    reported_at = read_instant("reported_at", reported)[0] if reported else trade_ts
+    price_units = _amount("price", price or "")
+    size_units = _amount("size", size or "")
+    notional = _half_even(price_units * size_units)
+    if notional > MAXIMUM["notional"] * MILLION:
+        reason = f"{notional // MILLION} dollars is above {MAXIMUM['notional']}"
+        raise RejectedError("notional", reason)
     if side not in SIDES:
-        raise Rejected("side", f"{_quoted(side)} is not buy or sell")
-    venue = get("venue") or None
-    if venue and not _venue(venue):
-        raise Rejected("venue", f"{_quoted(venue)} is not a market participant id")
-    names = get("conditions", "")
+        raise RejectedError("side", f"{_quoted(side or '')} is not buy or sell")
+    venue = _known_venue(venue) if venue else None
     try:
-        price_eligible, volume_eligible = conditions.eligibility(names)
+        price_eligible, volume_eligible = conditions.eligibility(names or "")
     except KeyError as unknown:
-        raise Rejected("conditions", f"{unknown} is not a known condition") from None
+        raise RejectedError("conditions", f"{unknown} is not a known condition") from None
     if event == "cancel":
         price_eligible = volume_eligible = False
     return TradeRecord(
         trade_id,
         event,
         symbol,
-        new_york_date(trade_ts),
+        trade_date,
         trade_ts,
         reported_at,
         source_seq,
-        price,
-        size,
+        price_units,
+        size_units,
         notional,
         SIDES[side],
         venue,
-        names,
+        names or "",
         price_eligible,
         volume_eligible,
     )
@@ -117,49 +111,80 @@ def derived_trade_id(source_file: str, source_row: int) -> str:
     return f"{source_file}:{source_row}"
 
 
-def read_instant(field: str, text: str) -> datetime:
-    """An ISO 8601 instant, in UTC.
+def read_instant(field: str, text: str) -> tuple[int, str]:
+    """An ISO 8601 instant, as microseconds since 1970, and its date in New York.
 
     Raises:
-        Rejected: it is missing, unreadable, without a zone, too fine or out of range.
+        RejectedError: it is missing, unreadable, without a zone, too fine or out of range.
     """
     try:
         instant = datetime.fromisoformat(text)
     except ValueError:
         reason = f"{_quoted(text)} is not an ISO 8601 time" if text else "is missing"
-        raise Rejected(field, reason) from None
-    if len(text) > 27 and re.search(r"[.,][0-9]{7}", text):  # `fromisoformat` would cut it off
-        raise Rejected(field, f"{_quoted(text)} has more than 6 decimals")
+        raise RejectedError(field, reason) from None
+    # `fromisoformat` cuts further decimals off; the usual form, up to 27 characters, has none.
+    usual = len(text) <= 27 and text[4] == "-" and text[13:14] == ":"
+    if not usual and re.search(r"[.,][0-9]{7}", text):
+        raise RejectedError(field, f"{_quoted(text)} has more than 6 decimals")
     if instant.tzinfo is None:
-        raise Rejected(field, f"{_quoted(text)} has no time zone")
-    if not 1970 <= instant.year < 2200:
-        raise Rejected(field, f"{_quoted(text)} is not between the years 1970 and 2199")
-    return instant if instant.tzinfo is UTC else instant.astimezone(UTC)
+        raise RejectedError(field, f"{_quoted(text)} has no time zone")
+    since = (instant - EPOCH) // MICROSECOND
+    if not 0 <= since < LATEST:
+        raise RejectedError(field, f"{_quoted(text)} is not between the years 1970 and 2199")
+    return since, _date_of_hour(since // 3_600_000_000)
+
+
+@lru_cache(maxsize=4096)
+def _date_of_hour(hours: int) -> str:
+    # New York's offset is whole hours and changes on the hour, so an hour has one date.
+    return new_york_date(EPOCH + MICROSECOND * (hours * 3_600_000_000)).isoformat()
 
 
 @lru_cache(maxsize=65536)
-def _amount(field: str, text: str) -> Decimal:
-    if _plain_number(text):
-        value = Decimal(text)
-        if 0 < value <= MAXIMUM[field]:
-            return value
+def _amount(field: str, text: str) -> int:
+    """A price or a size in millionths."""
+    if found := _plain_number(text):
+        whole, decimals = found.groups(default="")
+        units = int(whole) * MILLION + int(decimals.ljust(6, "0"))
+        if 0 < units <= MAXIMUM[field] * MILLION:
+            return units
     if not text:
-        raise Rejected(field, "is missing")
-    if not re.fullmatch(r"-?[0-9]{1,400}(\.[0-9]{1,400})?", text):
-        raise Rejected(field, f"{_quoted(text)} is not a plain decimal number")
-    if Decimal(text) <= 0:
-        raise Rejected(field, f"{_quoted(text)} is not above zero")
-    if Decimal(text) > MAXIMUM[field]:
-        raise Rejected(field, f"{_quoted(text)} is above {MAXIMUM[field]}")
-    raise Rejected(field, f"{_quoted(text)} has more than 6 decimals")
+        raise RejectedError(field, "is missing")
+    if not re.fullmatch(r"-?[0-9]+(\.[0-9]+)?", text):
+        raise RejectedError(field, f"{_quoted(text)} is not a plain decimal number")
+    if text.startswith("-") or not text.strip("0."):
+        raise RejectedError(field, f"{_quoted(text)} is not above zero")
+    whole, _, decimals = text.partition(".")
+    if len(decimals) > 6 and len(whole.lstrip("0")) < 12:
+        raise RejectedError(field, f"{_quoted(text)} has more than 6 decimals")
+    raise RejectedError(field, f"{_quoted(text)} is above {MAXIMUM[field]}")
+
+
+def _half_even(product: int) -> int:
+    """Millionths times millionths, in millionths."""
+    units, rest = divmod(product, MILLION)
+    return units + (rest > MILLION // 2 or (rest == MILLION // 2 and units & 1))
 
 
 def _sequence_number(text: str) -> int:
     if not _sequence(text) or int(text) >= 2**63:
-        raise Rejected(
-            "source_seq", f"{_quoted(text)} is not a whole number" if text else "is missing"
-        )
+        reason = f"{_quoted(text)} is not a whole number" if text else "is missing"
+        raise RejectedError("source_seq", reason)
     return int(text)
+
+
+@lru_cache(maxsize=65536)
+def _known_symbol(text: str) -> str:
+    if not _symbol(text):
+        raise RejectedError("symbol", f"{_quoted(text)} is not a symbol" if text else "is missing")
+    return text
+
+
+@lru_cache(maxsize=4096)
+def _known_venue(text: str) -> str:
+    if not _venue(text):
+        raise RejectedError("venue", f"{_quoted(text)} is not a market participant id")
+    return text
 
 
 def _quoted(text: str) -> str:

@@ -1,28 +1,26 @@
 """Which record of a trade stands, and when it did: a pure function of what the source said.
 
 A trade's records rank original, then correction, then cancel, and within those by (reported_at,
-source_seq, record_hash). Of conflicting originals the lowest stands and the others are rejected. The
-version at an instant is the winner among the captures up to then, so neither the order in which captures
-are normalized nor how often a record is seen changes anything.
+source_seq, record_hash). Of conflicting originals the lowest stands and the others are rejected.
+The version at an instant is the winner among the captures up to then, so neither the order in which
+captures are normalized nor how often a record is seen changes anything.
 """
 
 from collections.abc import Iterable
-from datetime import datetime, timedelta
 from itertools import groupby
 from typing import NamedTuple
 
-from market_spine.schema import EPOCH
 from market_spine.services.otc.records import EVENTS
 
 
 class Sighting(NamedTuple):
     """A record in a capture. Equal `record_hash`: the same record, seen again."""
 
-    captured_at: datetime
+    captured_at: int  # microseconds since 1970
     raw_id: int
     record_hash: str
     event: str
-    reported_at: datetime
+    reported_at: int  # microseconds since 1970
     source_seq: int
 
 
@@ -30,8 +28,8 @@ class Version(NamedTuple):
     """A record and when it was the best one known; equal instants: it never was."""
 
     record: Sighting
-    known_from: datetime
-    known_to: datetime | None
+    known_from: int
+    known_to: int | None
 
 
 class History(NamedTuple):
@@ -47,7 +45,7 @@ def history(sightings: Iterable[Sighting]) -> History:
     for sighting in sorted(sightings, key=lambda s: (s.captured_at, s.raw_id)):
         first.setdefault(sighting.record_hash, sighting)
 
-    won: list[tuple[Sighting, datetime]] = []  # each winner, and since when
+    won: list[tuple[Sighting, int]] = []  # each winner, and since when
     best: Sighting | None = None
     for instant, arrived in groupby(first.values(), key=lambda s: s.captured_at):
         challenger = min([*arrived, *([best] if best else [])], key=_place)
@@ -69,12 +67,12 @@ def history(sightings: Iterable[Sighting]) -> History:
     return History(sorted(versions + superseded, key=lambda v: v.known_from), rejected)
 
 
-def _place(sighting: Sighting) -> tuple[int, timedelta, int, tuple[int, ...]]:
+def _place(sighting: Sighting) -> tuple[int, int, int, tuple[int, ...]]:
     """Sorts the winner first: the highest rank, but among originals the lowest."""
     sign = 1 if sighting.event == EVENTS[0] else -1
     return (
         -EVENTS.index(sighting.event),
-        sign * (sighting.reported_at - EPOCH),
+        sign * sighting.reported_at,
         sign * sighting.source_seq,
         tuple(sign * byte for byte in sighting.record_hash.encode()),
     )

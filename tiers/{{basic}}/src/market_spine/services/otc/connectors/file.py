@@ -1,7 +1,7 @@
 """Delimited files: plain, gzip or zip, one or a whole folder.
 
-Streams row by row. A row with too few or too many fields is passed on as it is; only what makes the file
-unreadable from there on is an error.
+Streams row by row. A row with too few or too many fields is passed on as it is; only what makes the
+file unreadable from there on is an error.
 """
 
 import csv
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from glob import glob, has_magic
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, cast
 
 from market_spine.errors import SourceError
 from market_spine.services.otc.connector import FetchRequest, Record, matching
@@ -74,7 +74,7 @@ def _opened(path: Path) -> Iterator[Iterator[tuple[str, IO[bytes]]]]:
             )
     elif path.suffix == ".gz":
         with gzip.open(path) as stream:
-            yield iter([(path.name, stream)])
+            yield iter([(path.name, cast(IO[bytes], stream))])
     else:
         with path.open("rb") as plain:
             yield iter([(path.name, plain)])
@@ -82,8 +82,11 @@ def _opened(path: Path) -> Iterator[Iterator[tuple[str, IO[bytes]]]]:
 
 def _parsed(path: Path, name: str, stream: IO[bytes], mapping: SourceMapping) -> Iterator[Record]:
     csv.field_size_limit(LONGEST_FIELD)
-    text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
-    lines = csv.reader(text, delimiter=mapping.delimiter)
+    with io.TextIOWrapper(stream, encoding="utf-8-sig", newline="") as text:
+        yield from _records(path, name, csv.reader(text, delimiter=mapping.delimiter), mapping)
+
+
+def _records(path: Path, name: str, lines: Any, mapping: SourceMapping) -> Iterator[Record]:
     try:
         header = list(mapping.columns) if mapping.columns else next(lines, None)
         if header is None:

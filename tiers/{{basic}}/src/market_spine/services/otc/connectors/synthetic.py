@@ -34,7 +34,7 @@ def fetch(request: FetchRequest) -> Iterator[Record]:
 
 
 def _day(seed: int, day: date, count: int) -> Iterator[Record]:
-    random = Random(f"{seed}/{day}")
+    random = Random(f"{seed}/{day}")  # noqa: S311  (made-up trades keep no secret)
     opening = datetime.combine(day, time(9, 30), NEW_YORK).astimezone(UTC)
     cents = {symbol: 500 + int(random.random() * 20_000) for symbol in SYMBOLS}
     offsets = sorted(int(random.random() * OPEN_SECONDS * 1_000_000) for _ in range(count))
