@@ -1,0 +1,55 @@
+"""What the tests start from: the template as the working tree has it, and repos made from it."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from steps import MADE_HERE, ROOT, TIERS, commit_all, lend, run
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The template in a plain folder, without git."""
+    folder = tmp_path_factory.mktemp("plain") / "template"
+    return shutil.copytree(ROOT, folder, symlinks=True, ignore=shutil.ignore_patterns(*MADE_HERE))
+
+
+@pytest.fixture(scope="session")
+def checkout(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The template in a git checkout, without tags."""
+    folder = tmp_path_factory.mktemp("git") / "template"
+    shutil.copytree(template, folder, symlinks=True)
+    commit_all(folder)
+    return folder
+
+
+@pytest.fixture(scope="session", params=TIERS)
+def tier(request: pytest.FixtureRequest) -> str:
+    """Every tier in turn."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def rendered(tier: str, checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repo of the tier, just rendered; tests only look at it."""
+    repo = tmp_path_factory.mktemp(tier) / f"market-spine-{tier}"
+    run("copier", "copy", "--defaults", "--data", f"tier={tier}", ".", repo, cwd=checkout)
+    return repo
+
+
+@pytest.fixture(scope="session")
+def settled(rendered: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """That repo under git, with the .venv of its own `make setup`; tests only look at it."""
+    repo = tmp_path_factory.mktemp("settled") / rendered.name
+    shutil.copytree(rendered, repo)
+    commit_all(repo)
+    run("make", "setup", cwd=repo)
+    return repo
+
+
+@pytest.fixture
+def clone(settled: Path, tmp_path: Path) -> Path:
+    """A fresh clone of that repo, to do things in."""
+    repo = tmp_path / settled.name
+    run("git", "clone", "--quiet", settled, repo, cwd=tmp_path)
+    return lend(settled / ".venv", repo)

@@ -1,0 +1,94 @@
+"""What the tests do, in one word each: run a command, render a repo, read its text.
+
+Every command runs as on a user's machine: without this test run's own environment and without a
+terminal; what it printed is shown when it fails.
+"""
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+from copier import run_copy
+
+ROOT = Path(__file__).parent.parent
+QUESTIONS: dict[str, Any] = yaml.safe_load((ROOT / "copier.yml").read_text("utf-8"))
+TIERS: list[str] = list(QUESTIONS["tier"]["choices"])
+MADE_HERE = (".git", ".venv", "out", "__pycache__", ".*_cache", ".hypothesis")
+
+Answered = subprocess.CompletedProcess[str]
+
+
+def environment(**more: str) -> dict[str, str]:
+    """The environment of a user who has Copier, this Python, and a name in git."""
+    ours = ("MAKE", "MFLAGS", "TIER", "VENV", "VIRTUAL_ENV", "PYTHONPATH", "PYTEST", "DATABASE_URL")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    git = {
+        f"GIT_{who}_{what}": "user@example.com"
+        for who in ("AUTHOR", "COMMITTER")
+        for what in ("NAME", "EMAIL")
+    }
+    path = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
+    return {**kept, **git, "PATH": path, "PYTHON": sys.executable, **more}
+
+
+def run(*command: str | Path, cwd: Path, exit_code: int = 0, **more: str) -> Answered:
+    """Run a command and see that it ends with the exit code that is expected."""
+    __tracebackhide__ = True
+    done = subprocess.run(
+        [str(word) for word in command],
+        cwd=cwd,
+        env=environment(**more),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said = f"{done.stdout}{done.stderr}"[-8000:]
+    told = f"$ {shlex.join(map(str, command))}\n(in {cwd}, exit code {done.returncode})\n{said}"
+    assert done.returncode == exit_code, told
+    return done
+
+
+def render(template: Path, repo: Path, **answers: str) -> Path:
+    """Render a repo with the given answers and the defaults of the rest, without trust."""
+    run_copy(str(template), repo, data=answers, defaults=True, quiet=True)
+    return repo
+
+
+def commit_all(repo: Path) -> None:
+    """Make a folder a git repo with one commit."""
+    run("git", "init", "--quiet", cwd=repo)
+    run("git", "add", "--all", cwd=repo)
+    run("git", "commit", "--quiet", "--message", "Begin", cwd=repo)
+
+
+def lend(venv: Path, repo: Path) -> Path:
+    """Give a repo what `make setup` makes, from another's .venv: seconds instead of a minute."""
+    borrowed = repo / ".venv"
+    shutil.copytree(venv, borrowed, symlinks=True, copy_function=os.link)
+    old, new = str(venv).encode(), str(borrowed).encode()
+    for script in (borrowed / "bin").iterdir():
+        if not script.is_symlink() and old in (text := script.read_bytes()):
+            script.unlink()
+            script.write_bytes(text.replace(old, new))
+            script.chmod(0o755)
+    if (repo / "src").is_dir():
+        install = "install -qq --no-deps --no-build-isolation -e .".split()
+        run(borrowed / "bin/python", "-m", "pip", *install, cwd=repo)
+    (borrowed / ".done").unlink(missing_ok=True)
+    (borrowed / ".done").touch()
+    return repo
+
+
+def files_of(repo: Path) -> dict[str, bytes]:
+    """Every file that was rendered: its path and what is in it."""
+    return {
+        path.relative_to(repo).as_posix(): path.read_bytes()
+        for path in sorted(repo.rglob("*"))
+        if path.is_file() and not {".git", ".venv"} & set(path.relative_to(repo).parts)
+    }

@@ -1,0 +1,42 @@
+"""A rendered repo keeps its own promises: checks, tests and demo pass on a fresh clone."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from steps import ROOT, run
+
+
+@pytest.mark.parametrize("tool", ["ruff check .", "ruff format --check .", "mypy --strict"])
+def test_its_code_is_clean(settled: Path, tool: str) -> None:
+    run(settled / ".venv/bin" / tool.split()[0], *tool.split()[1:], cwd=settled)
+
+
+def test_its_tests_pass(clone: Path) -> None:
+    tested = run("make", "test", cwd=clone)
+    assert " passed" in tested.stdout
+
+
+def test_its_demo_works_twice_and_leaves_git_clean(clone: Path) -> None:
+    first = run("make", "demo", cwd=clone)
+    again = run("make", "demo", cwd=clone)
+    assert first.stdout
+    assert again.stdout
+    assert run("git", "status", "--porcelain", cwd=clone).stdout == ""
+
+
+def test_a_second_setup_has_nothing_to_do(settled: Path) -> None:
+    assert "Setting up" not in run("make", "setup", cwd=settled).stdout
+
+
+def test_an_old_python_is_refused(rendered: Path, tmp_path: Path) -> None:
+    old = tmp_path / "python3.10"
+    old.write_text(
+        f'#!/bin/sh\nexec {sys.executable} -c "import sys; sys.version_info = (3, 10)\n$2"\n'
+    )
+    old.chmod(0o755)
+    for folder, command in ((rendered, "setup"), (ROOT, "setup")):
+        venv = f"VENV={tmp_path / 'none'}"
+        refused = run("make", command, venv, f"PYTHON={old}", cwd=folder, exit_code=2)
+        assert "Python 3.11 or newer is needed" in refused.stderr
+        assert not (tmp_path / "none").exists()
