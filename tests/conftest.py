@@ -4,14 +4,15 @@ import shutil
 from pathlib import Path
 
 import pytest
-from steps import MADE_HERE, ROOT, TIERS, commit_all, lend, run
+from steps import IGNORED, ROOT, TIERS, commit_all, lend, run
 
 
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The template in a plain folder, without git."""
     folder = tmp_path_factory.mktemp("plain") / "template"
-    return shutil.copytree(ROOT, folder, symlinks=True, ignore=shutil.ignore_patterns(*MADE_HERE))
+    left_out = shutil.ignore_patterns(".git", *IGNORED)
+    return shutil.copytree(ROOT, folder, symlinks=True, ignore=left_out)
 
 
 @pytest.fixture(scope="session")

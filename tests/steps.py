@@ -18,7 +18,7 @@ from copier import run_copy
 ROOT = Path(__file__).parent.parent
 QUESTIONS: dict[str, Any] = yaml.safe_load((ROOT / "copier.yml").read_text("utf-8"))
 TIERS: list[str] = list(QUESTIONS["tier"]["choices"])
-MADE_HERE = (".git", ".venv", "out", "__pycache__", ".*_cache", ".hypothesis")
+IGNORED = [line.rstrip("/") for line in (ROOT / ".gitignore").read_text("utf-8").splitlines()]
 
 Answered = subprocess.CompletedProcess[str]
 
