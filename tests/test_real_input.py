@@ -1,7 +1,7 @@
 """Real trades go through a rendered repo with a mapping file alone, and no digit is lost.
 
 The two days of AIG prints are not part of this project: REAL_DATA names the folder that has them, or
-the tests are skipped. What is expected is summed here, straight from the files, in exact fractions.
+the tests are skipped. What is expected is summed here, from the files, in exact fractions.
 """
 
 import csv
