@@ -1,6 +1,6 @@
 """Real trades go through a rendered repo with a mapping file alone, and no digit is lost.
 
-The two days of AIG prints are not part of this project: REAL_DATA names the folder that has them, or
+The two days of AIG prints are no part of this project: REAL_DATA names the folder that has them, or
 the tests are skipped. What is expected is summed here, from the files, in exact fractions.
 """
 
