@@ -17,6 +17,7 @@ from market_spine.services.otc.calendar import new_york_date
 from market_spine.services.otc.mapping import RejectedError, StandardRow
 
 MILLION = 1_000_000
+HOUR = 3_600 * MILLION  # microseconds
 EVENTS = ("original", "correction", "cancel")  # in rising rank
 SIDES = {None: None, "": None, "buy": "buy", "sell": "sell"}
 LATEST = (datetime(2200, 1, 1, tzinfo=UTC) - EPOCH) // MICROSECOND
@@ -25,7 +26,6 @@ MAXIMUM = {"price": 10**7, "size": 10**10, "notional": 10**12}  # dollars, share
 _plain_number = re.compile(r"0*([0-9]{1,11})(?:\.([0-9]{1,6}))?").fullmatch
 _symbol = re.compile(r"[A-Z0-9][A-Z0-9./-]{0,15}").fullmatch
 _venue = re.compile(r"[A-Z0-9]{1,8}").fullmatch
-_sequence = re.compile(r"[0-9]{1,19}").fullmatch
 
 
 class TradeRecord(NamedTuple):
@@ -70,10 +70,10 @@ def read_record(row: StandardRow, source_file: str, source_row: int) -> TradeRec
     if event not in EVENTS:
         raise RejectedError("event", f"{_quoted(event)} is not one of {', '.join(EVENTS)}")
     symbol = _known_symbol(symbol or "")
-    trade_ts, trade_date = read_instant("trade_ts", traded or "")
-    reported_at = read_instant("reported_at", reported)[0] if reported else trade_ts
-    price_units = _amount("price", price or "")
-    size_units = _amount("size", size or "")
+    trade_ts = read_instant("trade_ts", traded or "")
+    reported_at = read_instant("reported_at", reported) if reported else trade_ts
+    price_units = _price(price or "")
+    size_units = _size(size or "")
     notional = _half_even(price_units * size_units)
     if notional > MAXIMUM["notional"] * MILLION:
         reason = f"{notional // MILLION} dollars is above {MAXIMUM['notional']}"
@@ -91,7 +91,7 @@ def read_record(row: StandardRow, source_file: str, source_row: int) -> TradeRec
         trade_id,
         event,
         symbol,
-        trade_date,
+        new_york_day(trade_ts),
         trade_ts,
         reported_at,
         source_seq,
@@ -111,8 +111,8 @@ def derived_trade_id(source_file: str, source_row: int) -> str:
     return f"{source_file}:{source_row}"
 
 
-def read_instant(field: str, text: str) -> tuple[int, str]:
-    """An ISO 8601 instant, as microseconds since 1970, and its date in New York.
+def read_instant(field: str, text: str) -> int:
+    """An ISO 8601 instant, in microseconds since 1970.
 
     Raises:
         RejectedError: it is missing, unreadable, without a zone, too fine or out of range.
@@ -123,24 +123,37 @@ def read_instant(field: str, text: str) -> tuple[int, str]:
         reason = f"{_quoted(text)} is not an ISO 8601 time" if text else "is missing"
         raise RejectedError(field, reason) from None
     # `fromisoformat` cuts further decimals off; the usual form, up to 27 characters, has none.
-    usual = len(text) <= 27 and text[4] == "-" and text[13:14] == ":"
-    if not usual and re.search(r"[.,][0-9]{7}", text):
+    if (len(text) > 27 or text[13:14] != ":") and re.search(r"[.,][0-9]{7}", text):
         raise RejectedError(field, f"{_quoted(text)} has more than 6 decimals")
     if instant.tzinfo is None:
         raise RejectedError(field, f"{_quoted(text)} has no time zone")
     since = (instant - EPOCH) // MICROSECOND
     if not 0 <= since < LATEST:
         raise RejectedError(field, f"{_quoted(text)} is not between the years 1970 and 2199")
-    return since, _date_of_hour(since // 3_600_000_000)
+    return since
+
+
+def new_york_day(instant: int) -> str:
+    """The date in New York, in ISO, at an instant in microseconds since 1970."""
+    return _date_of_hour(instant // HOUR)
 
 
 @lru_cache(maxsize=4096)
 def _date_of_hour(hours: int) -> str:
     # New York's offset is whole hours and changes on the hour, so an hour has one date.
-    return new_york_date(EPOCH + MICROSECOND * (hours * 3_600_000_000)).isoformat()
+    return new_york_date(EPOCH + MICROSECOND * (hours * HOUR)).isoformat()
 
 
 @lru_cache(maxsize=65536)
+def _price(text: str) -> int:
+    return _amount("price", text)
+
+
+@lru_cache(maxsize=65536)
+def _size(text: str) -> int:
+    return _amount("size", text)
+
+
 def _amount(field: str, text: str) -> int:
     """A price or a size in millionths."""
     if found := _plain_number(text):
@@ -167,7 +180,7 @@ def _half_even(product: int) -> int:
 
 
 def _sequence_number(text: str) -> int:
-    if not _sequence(text) or int(text) >= 2**63:
+    if not (text.isdecimal() and text.isascii() and len(text) < 20) or int(text) >= 2**63:
         reason = f"{_quoted(text)} is not a whole number" if text else "is missing"
         raise RejectedError("source_seq", reason)
     return int(text)
