@@ -21,8 +21,8 @@ COPIER = GIT_AUTHOR_NAME=draft GIT_AUTHOR_EMAIL=draft GIT_COMMITTER_NAME=draft G
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*##/\1 #/p' $(MAKEFILE_LIST) | column -t -s '#'
 
-tiers:  ## list the tiers that exist
-	@printf '%s\n' $(TIERS)
+tiers:  ## list the tiers that exist, as JSON
+	@printf '"%s"\n' $(TIERS) | paste -sd , - | sed 's/.*/[&]/'
 
 setup: $(VENV)/.done  ## make .venv with the locked tools
 

@@ -1,0 +1,81 @@
+"""What the READMEs tell people to type works as written, and CI types nothing else.
+
+Every `sh` block is run in its order, by one shell, from the folder that the README stands in. A
+block that cannot be run says why, in a comment `<!-- not run: ... -->` on the line above it.
+"""
+
+import re
+import shlex
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import yaml
+from steps import ROOT, lend, run
+
+BLOCK = re.compile(
+    r"(?:<!-- not run: (?P<reason>.+?) -->\n)?```(?:sh|console)\n(?P<text>.*?)```", re.S
+)
+
+
+class Block(NamedTuple):
+    """Commands, and why they are not run here, if they are not."""
+
+    text: str
+    reason: str | None
+
+
+def blocks_of(readme: Path) -> list[Block]:
+    """The commands of a README."""
+    found = [Block(m["text"], m["reason"]) for m in BLOCK.finditer(readme.read_text("utf-8"))]
+    assert found, f"{readme} has no commands"
+    return found
+
+
+def follow(readme: Path) -> str:
+    """Do what a README says, as if it were pasted; returns what was seen."""
+    folder = shlex.quote(str(readme.parent))
+    pasted = [f"cd {folder}\n{block.text}" for block in blocks_of(readme) if not block.reason]
+    script = readme.parent.parent / "pasted.sh"
+    script.write_text("set -ex\n" + "\n".join(pasted), "utf-8")
+    return run("sh", script, cwd=readme.parent).stdout
+
+
+def test_a_rendered_readme_can_be_followed(clone: Path) -> None:
+    follow(clone / "README.md")
+
+
+def test_this_readme_can_be_followed(checkout: Path, settled: Path, tmp_path: Path) -> None:
+    run("git", "clone", "--quiet", checkout, "template", cwd=tmp_path)
+    template = tmp_path / "template"
+    lend(Path(sys.prefix), template)
+    (template / "out" / settled.name).mkdir(parents=True)
+    lend(settled / ".venv", template / "out" / settled.name)
+    follow(template / "README.md")
+
+
+def test_a_command_that_fails_is_noticed(tmp_path: Path) -> None:
+    readme = tmp_path / "repo/README.md"
+    readme.parent.mkdir()
+    text = "# A repo\n\n```sh\ntrue\n```\n\n{note}```sh\nfalse\ntrue\n```\n"
+    readme.write_text(text.format(note="<!-- not run: it fails -->\n"), "utf-8")
+    follow(readme)
+    readme.write_text(text.format(note=""), "utf-8")
+    with pytest.raises(AssertionError, match=r"\+ false"):
+        follow(readme)
+
+
+def test_ci_runs_no_more_than_the_readme_says() -> None:
+    workflow: dict[str, Any] = yaml.safe_load(
+        (ROOT / ".github/workflows/ci.yml").read_text("utf-8")
+    )
+    told = "".join(block.text for block in blocks_of(ROOT / "README.md")).splitlines()
+    commands = {line.split("#")[0].strip() for line in told}
+    steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
+    typed = [step["run"].replace("${{ matrix.tier }}", "basic") for step in steps if "run" in step]
+    assert typed
+    for line in "\n".join(typed).splitlines():
+        kept = re.fullmatch(r'echo "\w+=\$\((.+)\)" >> "\$GITHUB_OUTPUT"', line)
+        command = kept[1] if kept else line
+        assert command in commands, f"CI runs `{command}`, which README.md does not name"
