@@ -67,10 +67,18 @@ def commit_all(repo: Path) -> None:
     run("git", "commit", "--quiet", "--message", "Begin", cwd=repo)
 
 
+def link_or_copy(source: str, target: str) -> None:
+    """Make a file stand in a second place, with as little work as the file systems allow."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
 def lend(venv: Path, repo: Path) -> Path:
     """Give a repo what `make setup` makes, from another's .venv: seconds instead of a minute."""
     borrowed = repo / ".venv"
-    shutil.copytree(venv, borrowed, symlinks=True, copy_function=os.link)
+    shutil.copytree(venv, borrowed, symlinks=True, copy_function=link_or_copy)
     old, new = str(venv).encode(), str(borrowed).encode()
     for script in (borrowed / "bin").iterdir():
         if not script.is_symlink() and old in (text := script.read_bytes()):

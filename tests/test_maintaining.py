@@ -1,0 +1,81 @@
+"""What maintainers type: the targets of the Makefile, and what a CI machine calls."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from steps import TIERS, files_of, lend, run
+
+LAYER = "tiers/{{basic}}"
+REPO = f"out/market-spine-{TIERS[0]}"
+
+
+@pytest.fixture
+def desk(checkout: Path, tmp_path: Path) -> Path:
+    """A maintainer's clone, set up."""
+    run("git", "clone", "--quiet", checkout, "template", cwd=tmp_path)
+    return lend(Path(sys.prefix), tmp_path / "template")
+
+
+def test_render_takes_the_working_tree_and_keeps_what_is_slow_to_make(desk: Path) -> None:
+    (desk / LAYER / "NOTES.md").write_text("A draft.\n", "utf-8")
+    run("make", "render", cwd=desk)
+    assert (desk / REPO / "NOTES.md").is_file()
+    (desk / LAYER / "NOTES.md").unlink()
+    (desk / REPO / ".venv").mkdir()
+    (desk / REPO / ".venv/.done").touch()
+    run("make", "render", cwd=desk)
+    assert not (desk / REPO / "NOTES.md").exists()
+    assert run("make", "--question", ".venv/.done", cwd=desk / REPO).stdout == ""
+    assert run("git", "status", "--porcelain", cwd=desk).stdout == ""
+
+
+def test_render_needs_no_git_checkout(desk: Path) -> None:
+    shutil.rmtree(desk / ".git")
+    run("make", "render", cwd=desk)
+    assert (desk / REPO / "README.md").is_file()
+
+
+def test_a_changed_lock_makes_the_next_setup_work(desk: Path) -> None:
+    run("make", "render", cwd=desk)
+    (desk / REPO / ".venv").mkdir()
+    (desk / REPO / ".venv/.done").touch()
+    with (desk / LAYER / "requirements-dev.lock").open("a", encoding="utf-8") as lock:
+        lock.write("# changed\n")
+    run("make", "render", cwd=desk)
+    run("make", "--question", ".venv/.done", cwd=desk / REPO, exit_code=1)
+
+
+def test_the_book_has_every_file_of_a_tier(desk: Path, tier: str) -> None:
+    book = run("make", "book", f"TIER={tier}", cwd=desk).stdout
+    assert book.startswith(f"# market-spine-{tier}\n")
+    files = files_of(desk / f"out/market-spine-{tier}")
+    chapters = [
+        line[3:] for line in book.splitlines() if line.startswith("## ") and line[3:] in files
+    ]
+    assert sorted(set(chapters)) == sorted(files)
+    source = files["src/market_spine/ledger.py"].decode()
+    assert f"\n## src/market_spine/ledger.py\n\n`````py\n{source}`````\n" in book
+
+
+def test_a_tier_that_does_not_exist_is_named(desk: Path) -> None:
+    refused = run("make", "demo", "TIER=platinum", cwd=desk, exit_code=2)
+    assert "There is no tier 'platinum'; there are: basic" in refused.stderr
+
+
+@pytest.mark.parametrize("deployed", [False, True])
+def test_ci_brings_up_an_engine_only_for_a_tier_that_is_deployed(
+    desk: Path, tmp_path: Path, deployed: bool
+) -> None:
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name, said in {"engine_up": "the engine is up", "make": "make was told: $*"}.items():
+        (tools / name).write_text(f'#!/bin/sh\necho "{said}"\n')
+        (tools / name).chmod(0o755)
+    if deployed:
+        (desk / LAYER / "deploy").mkdir()
+    path = f"{tools}:/usr/bin:/bin"
+    said = run(".ci/run", cwd=desk, PATH=path, ENGINE_UP=str(tools / "engine_up")).stdout
+    assert ("the engine is up" in said) is deployed
+    assert said.endswith("make was told: test\n")
