@@ -7,7 +7,7 @@ layout, so that one set of rules (`records.py`) judges every vendor's rows.
 import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from datetime import date, datetime, time, timedelta
+from datetime import date, datetime, time
 from decimal import Decimal, InvalidOperation
 from functools import cached_property, lru_cache
 from operator import itemgetter
@@ -18,7 +18,7 @@ from zoneinfo import ZoneInfo, available_timezones
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from market_spine.errors import NotFoundError, SourceError
-from market_spine.services.otc.calendar import NEW_YORK
+from market_spine.schema import EPOCH
 from market_spine.services.otc.conditions import CONDITIONS, TAPE_CODES
 
 FieldName = Literal[
@@ -325,60 +325,61 @@ def _file_date(part: DatePart, file_name: str) -> date:
     found = re.search(part.file_name or "", file_name)
     if not found:
         raise ValueError("no date in the file's name")
-    return datetime.strptime(found.group(1), part.format).date()
+    return _day(found.group(1), part.format)
 
 
 def _time_reader(name: str, rule: FieldRule) -> Reader:
-    inner = _text(rule)
-    zone = ZoneInfo(rule.zone) if rule.zone else None
+    inner, zone = _text(rule), ZoneInfo(rule.zone or "UTC")
+    part, per_second = rule.date, UNITS.get(rule.unit or "", 1)
 
     @lru_cache(maxsize=64)
     def day_of(text: str) -> date:
-        part = rule.date
         if part is None:
-            return date(1970, 1, 1)
-        if part.column is None:
-            return _file_date(part, text)
-        return datetime.strptime(text, part.format).date()
+            raise ValueError("no date")
+        return _file_date(part, text) if part.column is None else _day(text, part.format)
+
+    @lru_cache(maxsize=4096)
+    def minute(day: date, number: int) -> tuple[str, str]:
+        """A minute of a day as text, and the zone's offset in it."""
+        start = datetime.combine(day, time(*divmod(number, 60)), zone)
+        return f"{start:%Y-%m-%dT%H:%M}", _offset(start)
 
     def read(payload: Payload, file_name: str) -> str:
         text = inner(payload, file_name)
         if not text:
             return text
         try:
-            column = rule.date.column if rule.date else None
-            day = day_of(payload[column] if column is not None else file_name)
+            day = None
+            if part is not None:
+                day = day_of(file_name if part.column is None else payload[part.column])
             if rule.unit:
-                seconds, rest = divmod(_digits(text), UNITS[rule.unit])
-                clock = datetime.combine(day, time()) + timedelta(
-                    seconds=seconds, microseconds=rest * (1_000_000 // UNITS[rule.unit])
-                )
-                if rule.date is not None and clock.date() != day:
-                    raise ValueError("beyond the day")
-            elif rule.format:
+                seconds, rest = divmod(_digits(text), per_second)
+                if day is None:
+                    days, seconds = divmod(seconds, 86_400)
+                    day = date.fromordinal(EPOCH.toordinal() + days)
+                start, offset = minute(day, seconds // 60)
+                return f"{start}:{seconds % 60:02}.{rest * (1_000_000 // per_second):06}{offset}"
+            if rule.format:
                 clock = datetime.strptime(text, rule.format)
-                if rule.date is not None:
-                    clock = datetime.combine(day, clock.time(), clock.tzinfo)
-            elif text[-1:] == "Z" or re.search(r"[+-]\d\d:?\d\d$", text):
-                return text
-            else:
-                return _with_zone(text, zone or NEW_YORK)
+                clock = datetime.combine(day, clock.time(), clock.tzinfo) if day else clock
+                return (clock if clock.tzinfo else clock.replace(tzinfo=zone)).isoformat()
+            clock = datetime.fromisoformat(text)
+            # The text keeps its own decimals: `records.py` refuses more than it can hold.
+            return text if clock.tzinfo else text + _offset(clock.replace(tzinfo=zone))
         except (ValueError, OverflowError):
             reason = f"'{text[:40]}' is not a time as the mapping describes it"
             raise RejectedError(name, reason) from None
-        if clock.tzinfo is None:
-            since_1970 = rule.unit is not None and rule.date is None
-            clock = clock.replace(tzinfo=ZoneInfo("UTC") if since_1970 else zone)
-        return clock.isoformat()
 
     return read
 
 
-def _with_zone(text: str, zone: ZoneInfo) -> str:
-    clock = datetime.fromisoformat(text)
-    # Keep the text's own decimals: `records.py` refuses more than it can hold.
-    offset = clock.replace(tzinfo=zone).strftime("%z")
-    return f"{text}{offset[:3]}:{offset[3:]}"
+def _day(text: str, pattern: str) -> date:
+    return datetime.strptime(text, pattern).date()
+
+
+def _offset(clock: datetime) -> str:
+    digits = f"{clock:%z}"
+    return f"{digits[:3]}:{digits[3:]}"
 
 
 def _digits(text: str) -> int:
