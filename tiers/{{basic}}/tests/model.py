@@ -16,6 +16,21 @@ NEW_YORK = ZoneInfo("America/New_York")
 RANKS = {"original": 0, "correction": 1, "cancel": 2}
 NOT_FOR_PRICES = set("7BCHIMNQRTUV")
 NOT_FOR_VOLUME = set("9MQ")
+METRICS = [
+    "trade_count",
+    "total_volume",
+    "total_notional",
+    "vwap",
+    "high_price",
+    "low_price",
+    "open_price",
+    "close_price",
+    "range_bps",
+    "buy_vwap",
+    "sell_vwap",
+    "side_spread_bps",
+    "venue_count",
+]
 KNOWN_CODES = set("@45679BCEFHIKLMNOPQRTUVXZ")
 
 

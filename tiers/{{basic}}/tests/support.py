@@ -1,10 +1,9 @@
-"""What the tests share: the command line in a folder of its own, and tapes to feed it.
+"""What the tests share: the command line, in a folder with a store of its own.
 
 `Spine` is what a person has: commands, and what they print. It also reads the tables, because a
 store is judged by its rows; ids and clock columns are left out where two stores are compared.
 """
 
-import csv
 import io
 import json
 import os
@@ -12,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -33,61 +32,15 @@ from market_spine.schema import (
     otc_trades,
 )
 from market_spine.settings import Settings
+from tests.tape import Row, csv_text
 
 REPO = Path(__file__).parents[1]
-LAYOUT = [
-    "trade_id",
-    "source_seq",
-    "event",
-    "symbol",
-    "trade_ts",
-    "reported_at",
-    "price",
-    "size",
-    "side",
-    "venue",
-    "conditions",
-]
 FIRST_CAPTURE = "2025-12-08T12:00:00Z"
-
-Row = Mapping[str, str]
 
 
 def scaled(examples: int) -> int:
     """How many examples a slow property gets: few, unless a slow profile was asked for."""
     return examples if settings().derandomize else settings().max_examples
-
-
-def trade(trade_id: str = "T1", **fields: str) -> Row:
-    """A row of the standard layout: a plain trade, but for what is named."""
-    plain = {
-        "trade_id": trade_id,
-        "source_seq": "1",
-        "event": "original",
-        "symbol": "ACME",
-        "trade_ts": "2025-11-24T15:00:00Z",
-        "reported_at": "",
-        "price": "10",
-        "size": "100",
-        "side": "",
-        "venue": "",
-        "conditions": "",
-    }
-    assert not fields.keys() - plain.keys()
-    return {**plain, **fields}
-
-
-def csv_text(*rows: Row | str) -> str:
-    """A file of the standard layout; a row that is text stands in it as it is."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(LAYOUT)
-    for row in rows:
-        if isinstance(row, str):
-            text.write(f"{row}\n")
-        else:
-            writer.writerow([row[name] for name in LAYOUT])
-    return text.getvalue()
 
 
 @dataclass(frozen=True)
@@ -212,7 +165,7 @@ class Spine:
         columns = [column for column in table.columns if column.name not in without]
         with database.snapshot() as connection:
             found = connection.execute(select(*columns)).all()
-        return [{str(name): _plain(value) for name, value in row._mapping.items()} for row in found]
+        return [{str(name): plain(value) for name, value in row._mapping.items()} for row in found]
 
     def count(self, table: Table) -> int:
         return len(self.rows(table))
@@ -286,7 +239,8 @@ def ended(process: subprocess.Popen[str], within: float = 60) -> Ended:
     return Ended(process.returncode, out, err)
 
 
-def _plain(value: object) -> object:
+def plain(value: object) -> object:
+    """A value of a row as text, unless it is a number or nothing."""
     match value:
         case Decimal():
             return f"{value:f}"

@@ -13,7 +13,8 @@ from market_spine.services.otc.calendar import (
     previous_trading_day,
     trading_days,
 )
-from tests.support import Spine, trade
+from tests.support import Spine
+from tests.tape import trade
 
 DATES = {
     # Winter: New York's day starts at 5:00 UTC.

@@ -5,7 +5,8 @@ from itertools import product
 import pytest
 
 from market_spine.services.otc.conditions import CONDITIONS, TAPE_CODES, eligibility
-from tests.support import Spine, trade
+from tests.support import Spine
+from tests.tape import trade
 
 # By code: for prices and volume, for prices alone, for volume alone, for nothing.
 BOTH, PRICE, VOLUME, NEITHER = "@456EFKLOPXZ", "9", "7BCHINRTUV", "MQ"

@@ -1,11 +1,11 @@
 """One record: every way in which it can break a rule, the limits, and what a good one says."""
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import pytest
 
-from tests.support import Row, Spine, spine_in, trade
+from tests.support import Spine, spine_in
+from tests.tape import Row, trade
 
 HUGE = "9" * 500
 # Each kind of malformed row: what it sends, the field that must be named, and words of the reason.
@@ -115,13 +115,13 @@ class Outcome(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def outcome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcome]:
+def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     with spine_in(tmp_path_factory.mktemp("malformed")) as spine:
         rows = [malformed(kind) for kind in MALFORMED]
         lines = [line for line, _ in SHAPES.values()]
         spine.take(*rows, *lines, trade("GOOD-1"), trade("GOOD-2"))
         letters = {letter["raw_id"]: letter for letter in spine.letters()}
-        yield Outcome(letters, {*spine.silver()}, spine.day()["trade_count"])
+        return Outcome(letters, {*spine.silver()}, spine.day()["trade_count"])
 
 
 @pytest.mark.parametrize("kind", MALFORMED)
