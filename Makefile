@@ -19,7 +19,7 @@ COPIER = GIT_AUTHOR_NAME=draft GIT_AUTHOR_EMAIL=draft GIT_COMMITTER_NAME=draft G
 .DEFAULT_GOAL := help
 
 help:  ## show this list
-	@sed -n 's/^\([a-z]*\):.*##/\1 #/p' $(MAKEFILE_LIST) | column -t -s '#'
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 tiers:  ## list the tiers that exist, as JSON
 	@printf '"%s"\n' $(TIERS) | paste -sd , - | sed 's/.*/[&]/'
