@@ -1,6 +1,6 @@
 """What a pipeline's function is given besides its params."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,7 +38,7 @@ class Context:
         """Turn records that cannot be processed into dead letters; returns how many are new."""
         return ledger.reject_records(self.connection, self.execution, rejections)
 
-    def close_letters(self, record_hashes: Sequence[str]) -> int:
+    def close_letters(self, record_hashes: set[str]) -> int:
         """Close the open letters of records that are processed now; returns how many there were."""
         return ledger.close_record_letters(self.connection, record_hashes)
 

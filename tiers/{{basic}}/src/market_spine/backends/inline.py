@@ -30,6 +30,7 @@ def enqueue(_execution_id: UUID, _lane: str) -> None:
 
 def resume() -> None:
     """Fail what died while it ran and run what is queued, unless another process is at it."""
+    database.engine()  # says what is wrong with the store before a lock is made beside it
     with database.store().run_lock(wait=False) as free:
         if free:
             _drain()

@@ -20,6 +20,7 @@ from sqlalchemy import (
     create_engine,
     event,
     func,
+    literal,
     make_url,
     select,
 )
@@ -137,16 +138,15 @@ def copy_rows(
     constants: Mapping[str, Any],
 ) -> None:
     """The plain form of a value is the form in which it is stored here: nothing is converted."""
-    fixed = []
-    for name, value in constants.items():
-        kind = table.c[name].type.dialect_impl(connection.dialect)
-        encode = kind.bind_processor(connection.dialect)
-        fixed.append(encode(value) if encode else value)
+    literals = [
+        connection.execute(select(func.quote(literal(value, table.c[name].type)))).scalar_one()
+        for name, value in constants.items()
+    ]
     columns = ", ".join([*names, *constants])
-    marks = ", ".join("?" * (len(names) + len(fixed)))
-    statement = f"INSERT INTO {table.name} ({columns}) VALUES ({marks})"  # noqa: S608  (our names)
+    values = ", ".join([*("?" * len(names)), *literals])
+    statement = f"INSERT INTO {table.name} ({columns}) VALUES ({values})"  # noqa: S608  (quoted)
     waiting = iter(rows)
-    while batch := [(*row, *fixed) for row in islice(waiting, COPY_ROWS)]:
+    while batch := list(islice(waiting, COPY_ROWS)):
         connection.exec_driver_sql(statement, batch)
 
 
@@ -160,6 +160,9 @@ def run_lock(*, wait: bool) -> Iterator[bool]:
     except Timeout:
         yield False
         return
+    except OSError as error:
+        reason = f"cannot be locked: {error.strerror}; its folder must be writable"
+        raise StoreError(f"the store {_path()} {reason}") from error
     try:
         yield True
     finally:
