@@ -16,6 +16,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
+from importlib import invalidate_caches
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -24,7 +25,8 @@ import pytest
 from hypothesis import settings
 from sqlalchemy import Table, select
 
-from market_spine import database, ledger
+import market_spine
+from market_spine import database, ledger, pipelines
 from market_spine.cli import main
 from market_spine.schema import (
     dead_letters,
@@ -35,6 +37,7 @@ from market_spine.settings import Settings
 from tests.tape import Row, csv_text
 
 REPO = Path(__file__).parents[1]
+PACKAGE = str(Path(str(market_spine.__file__)).parent)
 FIRST_CAPTURE = "2025-12-08T12:00:00Z"
 
 
@@ -158,6 +161,13 @@ class Spine:
         self.run("otc_normalize")
         self.run("otc_compute_daily_metrics")
 
+    def pipeline(self, name: str, *body: str) -> None:
+        """Add a pipeline as a user does, by a file; `body` is its function, after the signature."""
+        lines = "\n".join(f"    {line}" for line in body)
+        text = f"{PIPELINE}\n{lines}\n{REGISTERED.format(name=name)}"
+        (self.folder / "pipelines" / f"{name}.py").write_text(text)
+        invalidate_caches()
+
     # --- the store -----------------------------------------------------------------------------
 
     def rows(self, table: Table, *, without: tuple[str, ...] = ()) -> list[dict[str, Any]]:
@@ -233,6 +243,23 @@ class Spine:
         assert len(letters) == len(set(letters))
 
 
+PIPELINE = """
+from typing import Any
+from market_spine import ledger
+from market_spine.context import Context
+from market_spine.errors import SourceError
+from market_spine.pipelines import Params, Pipeline
+
+class WorkParams(Params):
+    n: int = 0
+
+def run(context: Context, params: WorkParams) -> dict[str, Any]:
+"""
+REGISTERED = """
+PIPELINE = Pipeline(name="{name}", description="A test's.", params=WorkParams, run=run)
+"""
+
+
 def ended(process: subprocess.Popen[str], within: float = 60) -> Ended:
     """What became of a process."""
     out, err = process.communicate(timeout=within)
@@ -256,7 +283,9 @@ def plain(value: object) -> object:
 def spine_in(folder: Path) -> Iterator[Spine]:
     """The command line in a folder, with its own SQLite store and its own copy of the mappings."""
     shutil.copytree(REPO / "mappings", folder / "mappings", dirs_exist_ok=True)
+    (folder / "pipelines").mkdir()
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipelines, "__path__", [*pipelines.__path__, str(folder / "pipelines")])
         for name in Settings.model_fields:
             patch.delenv(name.upper(), raising=False)
         patch.setenv("DATABASE_URL", "sqlite:///spine.db")
@@ -270,11 +299,13 @@ def spine_in(folder: Path) -> Iterator[Spine]:
 
 
 def forget() -> None:
-    """Close the engine, and drop whatever a module of the package has cached."""
+    """Close the engine, and drop what a module has cached and the modules that a test has added."""
     if database.engine.cache_info().currsize:
         database.engine().dispose()
     for name, module in list(sys.modules.items()):
         if name.startswith("market_spine"):
+            if not str(getattr(module, "__file__", None)).startswith(PACKAGE):
+                del sys.modules[name]
             for value in vars(module).values():
                 if hasattr(value, "cache_clear"):
                     value.cache_clear()
