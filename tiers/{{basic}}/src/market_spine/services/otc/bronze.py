@@ -69,7 +69,6 @@ def _rows(
     source: str, records: Iterable[Record], mapping: SourceMapping
 ) -> Iterator[tuple[str, int, str, str]]:
     read_trade_id = mapping.readers.get("trade_id")
-    prefix = source.encode() + b"\x1f"
     for file, row, payload in records:
         try:
             trade_id = (
@@ -77,7 +76,7 @@ def _rows(
             )
         except (RejectedError, KeyError):
             trade_id = ""
-        canonical = orjson.dumps(payload, option=orjson.OPT_SORT_KEYS)
+        canonical = orjson.dumps(payload, option=orjson.OPT_SORT_KEYS).decode()
         # The parts are set apart by the unit separator.
-        covered = sha256(prefix + trade_id.encode() + b"\x1f" + canonical)
-        yield file, row, canonical.decode(), covered.hexdigest()
+        covered = f"{source}\x1f{trade_id}\x1f{canonical}".encode()
+        yield file, row, canonical, sha256(covered).hexdigest()

@@ -3,9 +3,11 @@
 from collections.abc import Iterator
 from datetime import date, datetime, timedelta
 from functools import cache, lru_cache
+from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
-from holidays.financial.ny_stock_exchange import NewYorkStockExchange
+if TYPE_CHECKING:
+    from holidays.financial.ny_stock_exchange import NewYorkStockExchange
 
 NEW_YORK = ZoneInfo("America/New_York")
 
@@ -24,7 +26,9 @@ def _date_of_hour(hour: datetime) -> date:
 
 
 @cache
-def _holidays() -> NewYorkStockExchange:
+def _holidays() -> "NewYorkStockExchange":
+    from holidays.financial.ny_stock_exchange import NewYorkStockExchange  # slow, seldom needed
+
     return NewYorkStockExchange()  # type: ignore[no-untyped-call]
 
 

@@ -18,6 +18,7 @@ from market_spine.services.otc.mapping import RejectedError, StandardRow
 
 MILLION = 1_000_000
 HOUR = 3_600 * MILLION  # microseconds
+DAY = 24 * HOUR
 EVENTS = ("original", "correction", "cancel")  # in rising rank
 SIDES = {None: None, "": None, "buy": "buy", "sell": "sell"}
 LATEST = (datetime(2200, 1, 1, tzinfo=UTC) - EPOCH) // MICROSECOND
@@ -66,10 +67,7 @@ def read_record(row: StandardRow, source_file: str, source_row: int) -> TradeRec
         reason = "is longer than 64 characters" if trade_id else "is missing"
         raise RejectedError("trade_id", reason)
     source_seq = source_row if sequence is None else _sequence_number(sequence)
-    event = "original" if event is None else event
-    if event not in EVENTS:
-        raise RejectedError("event", f"{_quoted(event)} is not one of {', '.join(EVENTS)}")
-    symbol = _known_symbol(symbol or "")
+    event, symbol = _event_and_symbol(event, symbol)
     trade_ts = read_instant("trade_ts", traded or "")
     reported_at = read_instant("reported_at", reported) if reported else trade_ts
     price_units = _price(price or "")
@@ -78,15 +76,7 @@ def read_record(row: StandardRow, source_file: str, source_row: int) -> TradeRec
     if notional > MAXIMUM["notional"] * MILLION:
         reason = f"{notional // MILLION} dollars is above {MAXIMUM['notional']}"
         raise RejectedError("notional", reason)
-    if side not in SIDES:
-        raise RejectedError("side", f"{_quoted(side or '')} is not buy or sell")
-    venue = _known_venue(venue) if venue else None
-    try:
-        price_eligible, volume_eligible = conditions.eligibility(names or "")
-    except KeyError as unknown:
-        raise RejectedError("conditions", f"{unknown} is not a known condition") from None
-    if event == "cancel":
-        price_eligible = volume_eligible = False
+    how = _how_traded(side, venue, names, event)
     return TradeRecord(
         trade_id,
         event,
@@ -98,11 +88,7 @@ def read_record(row: StandardRow, source_file: str, source_row: int) -> TradeRec
         price_units,
         size_units,
         notional,
-        SIDES[side],
-        venue,
-        names or "",
-        price_eligible,
-        volume_eligible,
+        *how,
     )
 
 
@@ -127,7 +113,8 @@ def read_instant(field: str, text: str) -> int:
         raise RejectedError(field, f"{_quoted(text)} has more than 6 decimals")
     if instant.tzinfo is None:
         raise RejectedError(field, f"{_quoted(text)} has no time zone")
-    since = (instant - EPOCH) // MICROSECOND
+    passed = instant - EPOCH
+    since = passed.days * DAY + passed.seconds * MILLION + passed.microseconds
     if not 0 <= since < LATEST:
         raise RejectedError(field, f"{_quoted(text)} is not between the years 1970 and 2199")
     return since
@@ -186,18 +173,35 @@ def _sequence_number(text: str) -> int:
     return int(text)
 
 
+# What takes few values is judged once for each of them, all together: one look-up a record.
+
+
 @lru_cache(maxsize=65536)
-def _known_symbol(text: str) -> str:
-    if not _symbol(text):
-        raise RejectedError("symbol", f"{_quoted(text)} is not a symbol" if text else "is missing")
-    return text
+def _event_and_symbol(event: str | None, symbol: str | None) -> tuple[str, str]:
+    if event is not None and event not in EVENTS:
+        raise RejectedError("event", f"{_quoted(event)} is not one of {', '.join(EVENTS)}")
+    if not symbol or not _symbol(symbol):
+        reason = f"{_quoted(symbol)} is not a symbol" if symbol else "is missing"
+        raise RejectedError("symbol", reason)
+    return event or EVENTS[0], symbol
 
 
-@lru_cache(maxsize=4096)
-def _known_venue(text: str) -> str:
-    if not _venue(text):
-        raise RejectedError("venue", f"{_quoted(text)} is not a market participant id")
-    return text
+@lru_cache(maxsize=65536)
+def _how_traded(
+    side: str | None, venue: str | None, names: str | None, event: str
+) -> tuple[str | None, str | None, str, bool, bool]:
+    """Side, venue, conditions, and whether the record counts for prices and for volume."""
+    if side not in SIDES:
+        raise RejectedError("side", f"{_quoted(side or '')} is not buy or sell")
+    if venue and not _venue(venue):
+        raise RejectedError("venue", f"{_quoted(venue)} is not a market participant id")
+    try:
+        price_eligible, volume_eligible = conditions.eligibility(names or "")
+    except KeyError as unknown:
+        raise RejectedError("conditions", f"{unknown} is not a known condition") from None
+    counts = event != "cancel"  # a cancel counts for nothing
+    eligible = (counts and price_eligible, counts and volume_eligible)
+    return SIDES[side], venue or None, names or "", *eligible
 
 
 def _quoted(text: str) -> str:

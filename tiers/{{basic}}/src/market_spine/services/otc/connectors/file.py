@@ -104,7 +104,7 @@ def _records(path: Path, name: str, lines: Any, mapping: SourceMapping) -> Itera
             if not fields:
                 continue  # a blank line is no record
             row_number += 1
-            payload = dict(zip(header, fields, strict=False))
+            payload = dict(zip(header, fields))  # noqa: B905  (a row may be too short or too long)
             if len(fields) > width:
                 payload[EXTRA] = mapping.delimiter.join(fields[width:])
             yield Record(name, row_number, payload)
