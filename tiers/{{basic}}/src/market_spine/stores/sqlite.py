@@ -73,6 +73,7 @@ def open_engine(url: str) -> Engine:
     )
     event.listen(engine, "connect", _configure)
     event.listen(engine, "begin", _begin)
+    event.listen(engine, "invalidate", _roll_back)
     with engine.connect().execution_options(read_only=True) as connection:
         missing = _missing_tables(connection, path)
     if missing:
@@ -87,6 +88,11 @@ def _configure(connection: sqlite3.Connection, _record: object) -> None:
     connection.execute("PRAGMA page_size = 16384")  # of a new file; large ones load faster
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA cache_size = -65536")  # 64 MiB
+
+
+def _roll_back(connection: sqlite3.Connection, *_: object) -> None:
+    # Ctrl-C cuts a statement short, and closing the connection alone would leave its write lock.
+    connection.rollback()
 
 
 def _begin(connection: Connection) -> None:
