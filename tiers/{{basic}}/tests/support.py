@@ -113,7 +113,7 @@ class Spine:
         found: dict[str, Any] = ended.json
         return found
 
-    def start(self, *args: object) -> subprocess.Popen[str]:
+    def start(self, *args: object, stderr: int = subprocess.PIPE) -> subprocess.Popen[str]:
         """Start a command in a process of its own."""
         command = shutil.which("spine", path=sysconfig.get_path("scripts"))
         assert command is not None
@@ -122,7 +122,7 @@ class Spine:
             cwd=self.folder,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=stderr,
             text=True,
             env={**os.environ, "PYTHONWARNINGS": "error"},
         )
@@ -283,7 +283,7 @@ def plain(value: object) -> object:
 def spine_in(folder: Path) -> Iterator[Spine]:
     """The command line in a folder, with its own SQLite store and its own copy of the mappings."""
     shutil.copytree(REPO / "mappings", folder / "mappings", dirs_exist_ok=True)
-    (folder / "pipelines").mkdir()
+    (folder / "pipelines").mkdir(exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pipelines, "__path__", [*pipelines.__path__, str(folder / "pipelines")])
         for name in Settings.model_fields:
