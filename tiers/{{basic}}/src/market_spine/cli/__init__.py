@@ -32,6 +32,7 @@ def main() -> None:
     try:
         build_app()()
     except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
         from pydantic import ValidationError
