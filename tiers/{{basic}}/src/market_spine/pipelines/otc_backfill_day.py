@@ -6,7 +6,7 @@ from typing import Any
 from market_spine.context import Context
 from market_spine.pipelines import Pipeline
 from market_spine.pipelines.otc_compute_daily_metrics import compute
-from market_spine.pipelines.otc_ingest import SourceParams, capture
+from market_spine.pipelines.otc_ingest import SourceParams, capture, told
 from market_spine.pipelines.otc_normalize import normalize
 
 
@@ -18,14 +18,13 @@ class BackfillDayParams(SourceParams):
 
 def run(context: Context, params: BackfillDayParams) -> dict[str, Any]:
     """Capture, normalize and compute what was reported since the trading day before."""
-    from market_spine.services.otc import metrics, normalizer
+    from market_spine.services.otc import metrics
     from market_spine.services.otc.calendar import previous_trading_day
 
     captured = capture(context, params, previous_trading_day(params.day), params.day)
-    of_day = normalizer.capture_by_id(context.connection, context.execution.id)
-    normalized = normalize(context, of_day) if of_day else {}
+    normalized = normalize(context, captured)
     computed = compute(context, metrics.take_stale_days(context.connection))
-    return {**captured, **normalized, **computed}
+    return {**told(captured), **normalized, **computed}
 
 
 PIPELINE = Pipeline(

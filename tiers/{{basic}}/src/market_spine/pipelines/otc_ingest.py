@@ -1,12 +1,15 @@
 """Bronze: capture what a source sends."""
 
 from datetime import UTC, date, datetime, timedelta
-from typing import Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import AwareDatetime, BeforeValidator, Field, model_validator
 
 from market_spine.context import Context
 from market_spine.pipelines import Params, Pipeline
+
+if TYPE_CHECKING:
+    from market_spine.services.otc.bronze import Capture
 
 
 def _split(given: object) -> object:
@@ -44,12 +47,12 @@ class IngestParams(SourceParams):
 def run(context: Context, params: IngestParams) -> dict[str, Any]:
     """Capture the records that were reported from the start date to the end date."""
     after = params.start_date - timedelta(days=1) if params.start_date else None
-    return capture(context, params, after, params.end_date)
+    return told(capture(context, params, after, params.end_date))
 
 
 def capture(
     context: Context, params: SourceParams, after: date | None, until: date | None
-) -> dict[str, Any]:
+) -> "Capture":
     """Append one capture to bronze; it has the execution's id.
 
     Raises:
@@ -72,20 +75,22 @@ def capture(
         reported_until=until,
         symbols=frozenset(params.symbols) if params.symbols else None,
     )
-    count = bronze.store_capture(
+    stored = bronze.store_capture(
         context.connection,
-        bronze.CaptureHeader(
-            capture_id=context.execution.id,
-            source=params.source,
-            captured_at=params.captured_at or now,
-        ),
+        context.execution.id,
+        params.source,
+        params.captured_at or now,
         connector.find(params.connector).fetch(request),
         mapping,
         context.checkpoint,
     )
-    counts = {"capture_id": str(context.execution.id), "records": count}
-    context.stage_done("captured", counts)
-    return counts
+    context.stage_done("captured", told(stored))
+    return stored
+
+
+def told(stored: "Capture") -> dict[str, Any]:
+    """What a result and an event say of a capture."""
+    return {"capture_id": str(stored.capture_id), "records": stored.row_count}
 
 
 PIPELINE = Pipeline(

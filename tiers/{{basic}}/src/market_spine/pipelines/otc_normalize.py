@@ -11,7 +11,7 @@ from market_spine.context import Context
 from market_spine.pipelines import Params, Pipeline
 
 if TYPE_CHECKING:
-    from market_spine.services.otc.normalizer import Capture
+    from market_spine.services.otc.bronze import Capture
 
 
 class NormalizeParams(Params):
@@ -34,14 +34,14 @@ def run(context: Context, params: NormalizeParams) -> dict[str, Any]:
         NotFoundError: there is no such capture or record, or no mapping for its source.
     """
     from market_spine.errors import NotFoundError
-    from market_spine.services.otc import normalizer
+    from market_spine.services.otc import bronze
 
     if params.raw_id is not None:
-        found = normalizer.capture_of_record(context.connection, params.raw_id)
+        found = bronze.capture_of_record(context.connection, params.raw_id)
     elif params.capture_id is not None:
-        found = normalizer.capture_by_id(context.connection, params.capture_id)
+        found = bronze.capture_by_id(context.connection, params.capture_id)
     else:
-        captures = normalizer.pending_captures(context.connection)
+        captures = bronze.pending_captures(context.connection)
         total = Counter({"captures": len(captures)})
         for capture in captures:
             total.update(normalize(context, capture))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
 from itertools import islice
+from typing import Any
 from uuid import UUID
 
 import orjson
@@ -17,7 +18,8 @@ from sqlalchemy import Connection, func, insert, select
 from market_spine import database
 from market_spine.schema import otc_captures, otc_trades_raw
 from market_spine.services.otc.connector import Record
-from market_spine.services.otc.mapping import RejectedError, SourceMapping
+from market_spine.services.otc.mapping import SourceMapping
+from market_spine.services.otc.readers import RejectedError
 from market_spine.services.otc.records import derived_trade_id
 
 BATCH = 10_000  # records that are held in memory at a time
@@ -25,44 +27,55 @@ NAMES = ["source_file", "source_row", "payload", "record_hash"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class CaptureHeader:
-    """What all records of a capture share."""
+class Capture:
+    """One batch of a source's records at one point in time."""
 
     capture_id: UUID
     source: str
     captured_at: datetime
+    row_count: int
+    first_raw_id: int | None
+    last_raw_id: int | None
 
 
 def store_capture(
     connection: Connection,
-    header: CaptureHeader,
+    capture_id: UUID,
+    source: str,
+    captured_at: datetime,
     records: Iterable[Record],
     mapping: SourceMapping,
     checkpoint: Callable[[str, int, int | None], None],
-) -> int:
-    """Append a capture to bronze; returns how many records it has.
+) -> Capture:
+    """Append a capture to bronze.
 
     Raises:
         SourceError: the source cannot be read to its end.
     """
     before = connection.execute(select(func.max(otc_trades_raw.c.raw_id))).scalar() or 0
-    rows = _rows(header.source, records, mapping)
+    rows = _rows(source, records, mapping)
+    shared = {"capture_id": capture_id, "source": source, "captured_at": captured_at}
     count = 0
     while batch := list(islice(rows, BATCH)):
-        database.bulk_insert(connection, otc_trades_raw, NAMES, batch, vars(header))
+        database.bulk_insert(connection, otc_trades_raw, NAMES, batch, shared)
         count += len(batch)
         checkpoint("captured", count, None)
     first, last = connection.execute(
         select(func.min(otc_trades_raw.c.raw_id), func.max(otc_trades_raw.c.raw_id)).where(
             otc_trades_raw.c.raw_id > before,
-            otc_trades_raw.c.capture_id == header.capture_id,
+            otc_trades_raw.c.capture_id == capture_id,
         )
     ).one()
-    connection.execute(
-        insert(otc_captures),
-        {**vars(header), "row_count": count, "first_raw_id": first, "last_raw_id": last},
+    capture = Capture(
+        capture_id=capture_id,
+        source=source,
+        captured_at=captured_at,
+        row_count=count,
+        first_raw_id=first,
+        last_raw_id=last,
     )
-    return count
+    connection.execute(insert(otc_captures), vars(capture))
+    return capture
 
 
 def _rows(
@@ -80,3 +93,27 @@ def _rows(
         # The parts are set apart by the unit separator.
         covered = f"{source}\x1f{trade_id}\x1f{canonical}".encode()
         yield file, row, canonical, sha256(covered).hexdigest()
+
+
+def pending_captures(connection: Connection) -> list[Capture]:
+    """The captures that were never normalized, oldest first."""
+    return _captures(connection, otc_captures.c.normalized_at.is_(None))
+
+
+def capture_by_id(connection: Connection, capture_id: UUID) -> Capture | None:
+    """One capture."""
+    return next(iter(_captures(connection, otc_captures.c.capture_id == capture_id)), None)
+
+
+def capture_of_record(connection: Connection, raw_id: int) -> Capture | None:
+    """The capture that holds a raw row."""
+    capture_id = connection.execute(
+        select(otc_trades_raw.c.capture_id).where(otc_trades_raw.c.raw_id == raw_id)
+    ).scalar_one_or_none()
+    return capture_by_id(connection, capture_id) if capture_id else None
+
+
+def _captures(connection: Connection, condition: Any) -> list[Capture]:
+    columns = [c for c in otc_captures.columns if c.name != "normalized_at"]
+    ordered = select(*columns).where(condition).order_by(otc_captures.c.captured_at)
+    return [Capture(**row._mapping) for row in connection.execute(ordered)]

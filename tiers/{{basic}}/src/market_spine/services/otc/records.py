@@ -14,7 +14,8 @@ from typing import NamedTuple
 from market_spine.schema import EPOCH, MICROSECOND
 from market_spine.services.otc import conditions
 from market_spine.services.otc.calendar import new_york_date
-from market_spine.services.otc.mapping import RejectedError, StandardRow
+from market_spine.services.otc.mapping import StandardRow
+from market_spine.services.otc.readers import RejectedError
 
 MILLION = 1_000_000
 HOUR = 3_600 * MILLION  # microseconds
