@@ -6,11 +6,12 @@ it; one that cannot be imported is refused alone.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import date
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import Any
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from market_spine.context import Context
 from market_spine.errors import RequestError
@@ -20,6 +21,19 @@ class Params(BaseModel):
     """Base of every pipeline's params: nothing unknown is accepted."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DateRange(Params):
+    """New York dates, both included; an unset one leaves its side open."""
+
+    start_date: date | None = None
+    end_date: date | None = None
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.start_date and self.end_date and self.start_date > self.end_date:
+            raise ValueError(f"start_date {self.start_date} is after end_date {self.end_date}")
+        return self
 
 
 @dataclass(frozen=True, kw_only=True)

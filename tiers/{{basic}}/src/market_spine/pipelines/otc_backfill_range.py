@@ -6,22 +6,20 @@ from typing import Any, Self
 from pydantic import model_validator
 
 from market_spine.context import Context
-from market_spine.pipelines import Pipeline
+from market_spine.pipelines import DateRange, Pipeline
 from market_spine.pipelines.otc_ingest import SourceParams
 
 LONGEST = 366  # days; a longer range is asked for in parts
 
 
-class BackfillRangeParams(SourceParams):
-    """The days are those on which trades were reported, both included."""
+class BackfillRangeParams(SourceParams, DateRange):
+    """The dates are those of reporting."""
 
     start_date: date
     end_date: date
 
     @model_validator(mode="after")
-    def _in_order(self) -> Self:
-        if self.start_date > self.end_date:
-            raise ValueError(f"start_date {self.start_date} is after end_date {self.end_date}")
+    def _not_too_long(self) -> Self:
         if (self.end_date - self.start_date).days >= LONGEST:
             raise ValueError(f"the range is longer than {LONGEST} days")
         return self

@@ -1,26 +1,18 @@
 """Gold: compute the metrics of the symbol-days that changed."""
 
 from datetime import date
-from typing import Any, Self
+from typing import Any
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from market_spine.context import Context
-from market_spine.pipelines import Params, Pipeline
+from market_spine.pipelines import DateRange, Pipeline
 
 
-class ComputeParams(Params):
-    """Without params: the days whose trades changed since they were computed."""
+class ComputeParams(DateRange):
+    """With params: all days that they name. Without: those whose trades changed."""
 
-    symbol: str | None = Field(None, min_length=1, description="all its days, changed or not")
-    start_date: date | None = Field(None, description="all days from this one, changed or not")
-    end_date: date | None = None
-
-    @model_validator(mode="after")
-    def _in_order(self) -> Self:
-        if self.start_date and self.end_date and self.start_date > self.end_date:
-            raise ValueError(f"start_date {self.start_date} is after end_date {self.end_date}")
-        return self
+    symbol: str | None = Field(None, min_length=1)
 
 
 def run(context: Context, params: ComputeParams) -> dict[str, Any]:

@@ -1,12 +1,12 @@
 """Bronze: capture what a source sends."""
 
 from datetime import UTC, date, datetime, timedelta
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import AwareDatetime, BeforeValidator, Field, model_validator
+from pydantic import AwareDatetime, BeforeValidator, Field
 
 from market_spine.context import Context
-from market_spine.pipelines import Params, Pipeline
+from market_spine.pipelines import DateRange, Params, Pipeline
 
 if TYPE_CHECKING:
     from market_spine.services.otc.bronze import Capture
@@ -31,17 +31,8 @@ class SourceParams(Params):
     )
 
 
-class IngestParams(SourceParams):
-    """Unset dates leave that side open."""
-
-    start_date: date | None = Field(None, description="the first New York date of reporting")
-    end_date: date | None = None
-
-    @model_validator(mode="after")
-    def _in_order(self) -> Self:
-        if self.start_date and self.end_date and self.start_date > self.end_date:
-            raise ValueError(f"start_date {self.start_date} is after end_date {self.end_date}")
-        return self
+class IngestParams(SourceParams, DateRange):
+    """The dates are those of reporting."""
 
 
 def run(context: Context, params: IngestParams) -> dict[str, Any]:

@@ -225,4 +225,5 @@ def _load(path: Path, _changed: int) -> SourceMapping:
     except ValidationError as error:
         fault = error.errors()[0]
         where = ".".join(str(part) for part in fault["loc"])
-        raise SourceError(f"{path}: {where or 'mapping'}: {fault['msg']}") from error
+        reason = fault["msg"].removeprefix("Value error, ")
+        raise SourceError(f"{path}: {where or 'mapping'}: {reason}") from error
