@@ -13,6 +13,7 @@ from steps import files_of
 
 STUB = re.compile(r'\{% include "[\w./-]+" -%\}\n')
 LEFT_OVER = re.compile(r"\{\{|\}\}|\{%|%\}|\{#|#\}")
+FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 FORMATTED = re.compile(r"""\bf["']""")  # a Python f-string may hold doubled braces
 TALK = re.compile(r"\b(?:jinja|copier|layers?|partials?)\b", re.IGNORECASE)
 # Where the talk is about something else: functools, an index over a part of the rows.
@@ -101,7 +102,8 @@ def scars(repo: Path) -> list[str]:
             complaints.append(f"{path}: has Windows line ends")
         if path.endswith(DATA):
             continue
-        if re.search(r"\n\n\n\n" if path.endswith(".py") else r"\n\n\n", text):
+        prose = FENCED.sub("code", text) if path.endswith(".md") else text
+        if re.search(r"\n\n\n\n" if path.endswith(".py") else r"\n\n\n", prose):
             complaints.append(f"{path}: has a gap of blank lines")
         if text.startswith("\n"):
             complaints.append(f"{path}: begins with a blank line")

@@ -126,6 +126,7 @@ def test_a_broken_folder_is_caught(
         (append("template/ledger.py.jinja", "\n"), "ledger.py: does not end with one newline"),
         (append("template/ledger.py.jinja", "X = 1"), "ledger.py: does not end with one newline"),
         (append("template/env.example.jinja", "\n\n\nA=1\n"), ".env.example: has a gap"),
+        (append("template/README.md.jinja", "\n\nMore.\n"), "README.md: has a gap"),
         (append("template/env.example.jinja", "A=1 \n"), "trailing spaces"),
         (append("template/env.example.jinja", "{{ '{{' }}\n"), "template syntax: {{"),
         (append("template/ledger.py.jinja", "# {{ '{% if' }}\n"), "template syntax: # {% if"),

@@ -43,7 +43,8 @@ def follow(readme: Path) -> str:
 
 
 def test_a_rendered_readme_can_be_followed(clone: Path) -> None:
-    follow(clone / "README.md")
+    assert " passed" in follow(clone / "README.md"), "it says nowhere how to run the tests"
+    run("make", "lint", cwd=clone)  # what it shows how to add is as clean as the rest
 
 
 def test_this_readme_can_be_followed(checkout: Path, settled: Path, tmp_path: Path) -> None:

@@ -146,4 +146,6 @@ def test_the_message_after_a_copy_can_be_pasted(
         commands = commands[:2]  # the rest does not depend on the folder's name
     else:
         lend(settled / ".venv", tmp_path / folder)
-    run("sh", "-ec", "\n".join([*commands, "git log --oneline"]), cwd=tmp_path)
+    pasted = run("sh", "-ec", "\n".join([*commands, "git log --oneline"]), cwd=tmp_path)
+    assert pasted.stdout.endswith("Begin\n")
+    assert (" passed" in pasted.stdout) is ("make test" in commands)

@@ -1,4 +1,8 @@
-"""A rendered repo keeps its own promises: checks, tests and demo pass on a fresh clone."""
+"""A rendered repo keeps its own promises: its code is clean, its demo passes on a fresh clone.
+
+Its tests, which take longest, are run where users run them: by the message after a copy, in the new
+repo, and by its README, in a fresh clone.
+"""
 
 import sys
 from pathlib import Path
@@ -10,11 +14,6 @@ from steps import ROOT, run
 @pytest.mark.parametrize("tool", ["ruff check .", "ruff format --check .", "mypy --strict"])
 def test_its_code_is_clean(settled: Path, tool: str) -> None:
     run(settled / ".venv/bin" / tool.split()[0], *tool.split()[1:], cwd=settled)
-
-
-def test_its_tests_pass(clone: Path) -> None:
-    tested = run("make", "test", cwd=clone)
-    assert " passed" in tested.stdout
 
 
 def test_its_demo_works_twice_and_leaves_git_clean(clone: Path) -> None:
