@@ -31,8 +31,10 @@ _venue = re.compile(r"[A-Z0-9]{1,8}").fullmatch
 
 
 class TradeRecord(NamedTuple):
-    """What one record says of a trade, in the order of the columns of silver."""
+    """What one record says of a trade; the names are those of the columns of silver."""
 
+    raw_id: int
+    record_hash: str
     trade_id: str
     event: str
     symbol: str
@@ -50,11 +52,15 @@ class TradeRecord(NamedTuple):
     volume_eligible: bool
 
 
-def read_record(row: StandardRow, source_file: str, source_row: int) -> TradeRecord:
+def read_record(
+    row: StandardRow, raw_id: int, record_hash: str, source_file: str, source_row: int
+) -> TradeRecord:
     """The trade that a row of the standard layout tells of.
 
     Args:
         row: the text of each field; None for a field that the source does not have.
+        raw_id: where the record stands in bronze.
+        record_hash: what it is known by.
         source_file: the file's name; with `source_row` it stands in for a trade id.
         source_row: the row's number in its file, from 1; it stands in for a sequence.
 
@@ -79,6 +85,8 @@ def read_record(row: StandardRow, source_file: str, source_row: int) -> TradeRec
         raise RejectedError("notional", reason)
     how = _how_traded(side, venue, names, event)
     return TradeRecord(
+        raw_id,
+        record_hash,
         trade_id,
         event,
         symbol,
