@@ -33,8 +33,11 @@ STAGES: dict[str, dict[str, str]] = {
     "otc_compute_daily_metrics": {},
     "otc_backfill_range": {**INGEST, "start_date": "2025-11-24", "end_date": "2025-11-25"},
 }
-ROUNDS = {"otc_ingest": 4, "otc_normalize": 6, "otc_compute_daily_metrics": 3} | {
-    "otc_backfill_range": 10
+ROUNDS = {
+    "otc_ingest": 3,
+    "otc_normalize": 4,
+    "otc_compute_daily_metrics": 2,
+    "otc_backfill_range": 7,
 }
 
 
@@ -218,7 +221,7 @@ def test_an_interrupt_at_any_statement_is_mended_by_the_next_run(
 
 LARGE = {
     "connector": "synthetic",
-    "path": "7/3000",
+    "path": "7/2000",
     "captured_at": AT,
     "start_date": "2025-11-24",
     "end_date": "2025-11-26",
@@ -273,7 +276,7 @@ def test_a_process_that_is_stopped_is_mended_by_the_next(
     given = [text for name, value in params.items() for text in ("-p", f"{name}={value}")]
     process = spine.start("run", stage, *given)
     wait_until_running(spine, process)
-    time.sleep(random.Random(stage + how).random() * 0.3)
+    time.sleep(random.Random(stage + how).random() * 0.15)
     process.send_signal(signal.Signals[how])
     stopped = ended(process)
     assert stopped.code in ({"SIGKILL": -9, "SIGINT": 130}[how], 0)

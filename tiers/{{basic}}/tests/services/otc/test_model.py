@@ -106,7 +106,7 @@ def check_as_of(symbols: set[str], captures: Sequence[Captured]) -> None:
         assert found == model.gold(model.winners_at(captures, instant))
 
 
-@settings(max_examples=scaled(30))
+@settings(max_examples=scaled(25))
 @given(plans())
 def test_the_store_equals_the_model(plan: Plan) -> None:
     with TemporaryDirectory() as folder, spine_in(Path(folder)) as spine:

@@ -1,6 +1,6 @@
 """Silver: what becomes of a trade that several records tell of, in whatever order they come."""
 
-from itertools import permutations
+from itertools import chain, permutations
 
 import pytest
 
@@ -19,6 +19,18 @@ def captured_apart(spine: Spine, *rows: Row) -> None:
     """Each row in a capture of its own, a day after the one before."""
     for day, row in enumerate(rows, start=8):
         spine.take(row, at=f"2025-12-{day:02}T22:00:00Z")
+
+
+def in_every_order(spine: Spine, *rows: Row, apart: bool) -> list[tuple[Row, ...]]:
+    """The rows in each order, as trades P0, P1, ... of symbols like these, in a capture or more."""
+    orders: list[tuple[Row, ...]] = [
+        tuple({**row, "trade_id": f"P{n}", "symbol": f"P{n}"} for row in order)
+        for n, order in enumerate(permutations(rows))
+    ]
+    captures = [*zip(*orders, strict=True)] if apart else [tuple(chain(*orders))]
+    for day, capture in enumerate(captures, start=8):
+        spine.take(*capture, at=f"2025-12-{day:02}T22:00:00Z")
+    return orders
 
 
 def stands(spine: Spine, trade_id: str = "T1") -> tuple[str, str]:
@@ -108,18 +120,15 @@ def losers(spine: Spine) -> set[str]:
     return {record_hash for record_hash, _ in spine.rejected()}
 
 
-@pytest.mark.parametrize("rows", [*permutations([FIRST, SECOND, SAME_TIME])])
 @pytest.mark.parametrize("apart", [True, False])
-def test_of_conflicting_originals_the_lowest_stands(
-    rows: tuple[Row, ...], apart: bool, spine: Spine
-) -> None:
-    if apart:
-        captured_apart(spine, *rows)
-    else:
-        spine.take(*rows)
-    assert stands(spine) == ("original", "10.000000")
-    assert losers(spine) == {model.record_hash(SECOND), model.record_hash(SAME_TIME)}
-    assert spine.day()["total_notional"] == "1000.000000"
+def test_of_conflicting_originals_the_lowest_stands(apart: bool, spine: Spine) -> None:
+    orders = in_every_order(spine, FIRST, SECOND, SAME_TIME, apart=apart)
+    for rows in orders:
+        trade_id = rows[0]["trade_id"]
+        assert stands(spine, trade_id) == ("original", "10.000000")
+        assert spine.day(trade_id)["total_notional"] == "1000.000000"
+    refused = [row for rows in orders for row in rows if row["price"] != "10"]
+    assert losers(spine) == {model.record_hash(row) for row in refused}
 
 
 def test_at_the_same_time_the_lower_sequence_stands(spine: Spine) -> None:
@@ -163,23 +172,19 @@ def test_a_correction_of_a_loser_s_trade_leaves_its_letter(spine: Spine) -> None
 # --- corrections and cancels -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("rows", [*permutations([ORIGINAL, CORRECTION, LATER_CORRECTION])])
 @pytest.mark.parametrize("apart", [True, False])
-def test_the_latest_correction_stands(rows: tuple[Row, ...], apart: bool, spine: Spine) -> None:
-    if apart:
-        captured_apart(spine, *rows)
-    else:
-        spine.take(*rows)
-    assert stands(spine) == ("correction", "12.000000")
+def test_the_latest_correction_stands(apart: bool, spine: Spine) -> None:
+    for rows in in_every_order(spine, ORIGINAL, CORRECTION, LATER_CORRECTION, apart=apart):
+        assert stands(spine, rows[0]["trade_id"]) == ("correction", "12.000000")
+        assert spine.day(rows[0]["trade_id"])["vwap"] == "12.00000000"
     assert spine.letters() == []
-    assert spine.day()["vwap"] == "12.00000000"
 
 
-@pytest.mark.parametrize("rows", [*permutations([ORIGINAL, LATER_CORRECTION, CANCEL])])
-def test_a_cancel_stands_whatever_is_reported_after_it(rows: tuple[Row, ...], spine: Spine) -> None:
-    captured_apart(spine, *rows)
-    assert stands(spine)[0] == "cancel"
-    assert spine.day()["trade_count"] == 0
+@pytest.mark.parametrize("apart", [True, False])
+def test_a_cancel_stands_whatever_is_reported_after_it(apart: bool, spine: Spine) -> None:
+    for rows in in_every_order(spine, ORIGINAL, LATER_CORRECTION, CANCEL, apart=apart):
+        assert stands(spine, rows[0]["trade_id"])[0] == "cancel"
+        assert spine.day(rows[0]["trade_id"])["trade_count"] == 0
 
 
 @pytest.mark.parametrize("last", [CORRECTION, CANCEL])
