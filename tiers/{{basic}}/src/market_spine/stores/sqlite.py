@@ -26,6 +26,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool
 from sqlalchemy.sql.dml import Insert
 
 from market_spine.errors import StoreError
@@ -67,6 +68,7 @@ def open_engine(url: str) -> Engine:
     engine = create_engine(
         url,
         connect_args={"timeout": BUSY_SECONDS},
+        poolclass=NullPool,  # a connection is cheap, and none is left open when a command ends
         hide_parameters=True,  # rows do not belong into messages
         json_serializer=lambda value: orjson.dumps(value).decode(),
         json_deserializer=orjson.loads,
