@@ -99,7 +99,7 @@ def _instant(text: str) -> datetime:
         instant = datetime.fromisoformat(text)
         if instant.tzinfo is None:
             raise ValueError
-    except ValueError:
+        return instant.astimezone(UTC)
+    except (ValueError, OverflowError):
         reason = "write an instant with its zone, as 2025-12-01T18:00:00Z"
         raise RequestError(f"--as-of {text}: {reason}") from None
-    return instant.astimezone(UTC)

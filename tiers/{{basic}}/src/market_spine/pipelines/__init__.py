@@ -6,15 +6,37 @@ it; one that cannot be imported is refused alone.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    model_validator,
+)
 
 from market_spine.context import Context
 from market_spine.errors import RequestError
+
+FIRST_DAY, LAST_DAY = date(1970, 1, 2), date(2199, 12, 30)  # a time in silver lies between
+
+
+def _iso_day(given: object) -> object:
+    """Text is a date in ISO, and not seconds since 1970, as pydantic would take it."""
+    return date.fromisoformat(given) if isinstance(given, str) else given
+
+
+def _iso_instant(given: object) -> object:
+    return datetime.fromisoformat(given) if isinstance(given, str) else given
+
+
+Day = Annotated[date, BeforeValidator(_iso_day), Field(ge=FIRST_DAY, le=LAST_DAY)]
+Instant = Annotated[AwareDatetime, BeforeValidator(_iso_instant)]
 
 
 class Params(BaseModel):
@@ -26,8 +48,8 @@ class Params(BaseModel):
 class DateRange(Params):
     """New York dates, both included; an unset one leaves its side open."""
 
-    start_date: date | None = None
-    end_date: date | None = None
+    start_date: Day | None = None
+    end_date: Day | None = None
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:

@@ -1,10 +1,9 @@
 """One trading day from the source to its metrics: a child of `otc_backfill_range`."""
 
-from datetime import date
 from typing import Any
 
 from market_spine.context import Context
-from market_spine.pipelines import Pipeline
+from market_spine.pipelines import Day, Pipeline
 from market_spine.pipelines.otc_compute_daily_metrics import compute
 from market_spine.pipelines.otc_ingest import SourceParams, capture, told
 from market_spine.pipelines.otc_normalize import normalize
@@ -13,7 +12,7 @@ from market_spine.pipelines.otc_normalize import normalize
 class BackfillDayParams(SourceParams):
     """The day is the one on which trades were reported."""
 
-    day: date
+    day: Day
 
 
 def run(context: Context, params: BackfillDayParams) -> dict[str, Any]:

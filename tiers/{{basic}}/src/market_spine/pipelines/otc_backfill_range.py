@@ -1,12 +1,11 @@
 """A range of trading days, one child for each."""
 
-from datetime import date
 from typing import Any, Self
 
 from pydantic import model_validator
 
 from market_spine.context import Context
-from market_spine.pipelines import DateRange, Pipeline
+from market_spine.pipelines import DateRange, Day, Pipeline
 from market_spine.pipelines.otc_ingest import SourceParams
 
 LONGEST = 366  # days; a longer range is asked for in parts
@@ -15,8 +14,8 @@ LONGEST = 366  # days; a longer range is asked for in parts
 class BackfillRangeParams(SourceParams, DateRange):
     """The dates are those of reporting."""
 
-    start_date: date
-    end_date: date
+    start_date: Day
+    end_date: Day
 
     @model_validator(mode="after")
     def _not_too_long(self) -> Self:

@@ -3,10 +3,10 @@
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import AwareDatetime, BeforeValidator, Field
+from pydantic import BeforeValidator, Field
 
 from market_spine.context import Context
-from market_spine.pipelines import DateRange, Params, Pipeline
+from market_spine.pipelines import DateRange, Instant, Params, Pipeline
 
 if TYPE_CHECKING:
     from market_spine.services.otc.bronze import Capture
@@ -26,7 +26,7 @@ class SourceParams(Params):
     source: str = Field("otc", description="names the mapping file")
     path: str | None = Field(None, description="where the connector reads; unset: its own default")
     symbols: Symbols | None = Field(None, min_length=1, description="A,B,C; unset: all")
-    captured_at: AwareDatetime | None = Field(
+    captured_at: Instant | None = Field(
         None, description="when the source delivered it, for history; unset: now"
     )
 

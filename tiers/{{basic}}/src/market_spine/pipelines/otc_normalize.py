@@ -18,7 +18,7 @@ class NormalizeParams(Params):
     """Without params: every capture that was never normalized."""
 
     capture_id: UUID | None = Field(None, description="one capture, even if it was normalized")
-    raw_id: int | None = Field(None, description="one record of bronze")
+    raw_id: int | None = Field(None, gt=0, lt=2**63, description="one record of bronze")
 
     @model_validator(mode="after")
     def _one_of_them(self) -> Self:

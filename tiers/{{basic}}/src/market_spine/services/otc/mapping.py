@@ -42,7 +42,7 @@ FieldName = Literal[
 ]
 FIELDS: tuple[FieldName, ...] = get_args(FieldName)  # the standard layout, in its order
 REQUIRED: tuple[FieldName, ...] = ("symbol", "trade_ts", "price", "size")
-EXTRA = ""  # the column that holds what a row has beyond its header
+EXTRA = "\n"  # the column that holds what a row has beyond its header; no header has it
 StandardRow = Sequence[str | None]  # in the order of FIELDS; None where a field is not mapped
 
 
@@ -59,7 +59,11 @@ class DatePart(BaseModel):
     def _one_place(self) -> Self:
         if (self.column is None) == (self.file_name is None):
             raise ValueError("give either column or file_name")
-        if self.file_name is not None and re.compile(self.file_name).groups != 1:
+        try:
+            groups = re.compile(self.file_name or "()").groups
+        except re.error as error:
+            raise ValueError(f"file_name is not a pattern: {error}") from error
+        if groups != 1:
             raise ValueError("file_name must be a pattern with one group")
         return self
 

@@ -122,7 +122,7 @@ def _flags_reader(rule: "FieldRule") -> Reader:
 def file_date(part: "DatePart", file_name: str) -> date:
     """The date in a file's name; ValueError if there is none."""
     found = re.search(part.file_name or "", file_name)
-    if not found:
+    if not found or found.group(1) is None:
         raise ValueError("no date in the file's name")
     return _day(found.group(1), part.format)
 

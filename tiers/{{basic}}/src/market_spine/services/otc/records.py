@@ -70,9 +70,8 @@ def read_record(
     trade_id, sequence, event, symbol, traded, reported, price, size, side, venue, names = row
     if trade_id is None:
         trade_id = derived_trade_id(source_file, source_row)
-    elif not 0 < len(trade_id) <= 64:
-        reason = "is longer than 64 characters" if trade_id else "is missing"
-        raise RejectedError("trade_id", reason)
+    elif not 0 < len(trade_id) <= 64 or not trade_id.isprintable():
+        raise RejectedError("trade_id", _fault_of_trade_id(trade_id))
     source_seq = source_row if sequence is None else _sequence_number(sequence)
     event, symbol = _event_and_symbol(event, symbol)
     trade_ts = read_instant("trade_ts", traded or "")
@@ -99,6 +98,17 @@ def read_record(
         notional,
         *how,
     )
+
+
+def _fault_of_trade_id(text: str) -> str:
+    if not text:
+        return "is missing"
+    return "is longer than 64 characters" if len(text) > 64 else "has unprintable characters"
+
+
+def is_symbol(text: str) -> bool:
+    """Whether a text is a symbol: capital letters and digits, with dots, slashes and hyphens."""
+    return _symbol(text) is not None
 
 
 def derived_trade_id(source_file: str, source_row: int) -> str:

@@ -9,6 +9,7 @@ import gzip
 import io
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from glob import glob, has_magic
@@ -91,6 +92,9 @@ def _records(path: Path, name: str, lines: Any, mapping: SourceMapping) -> Itera
         header = list(mapping.columns) if mapping.columns else next(lines, None)
         if header is None:
             raise SourceError(f"{path}: the file is empty")
+        repeated = [column for column, times in Counter(header).items() if times > 1]
+        if repeated:
+            raise SourceError(f"{path}: the header names '{repeated[0]}' more than once")
         lacking = mapping.needed_columns - set(header)
         if lacking:
             raise SourceError(
