@@ -111,9 +111,40 @@ def test_a_field_of_a_megabyte_is_a_record_like_others(spine: Spine) -> None:
     assert max(len(line) for line in spine.ok("dead-letters", "list").out.splitlines()) < 500
 
 
-def test_a_null_character_is_no_part_of_a_symbol(spine: Spine) -> None:
+def test_a_null_character_is_no_part_of_an_id_or_a_symbol(spine: Spine) -> None:
     spine.take(trade("T\x001"), trade(symbol="AC\x00ME"))
-    assert [field for field, _ in spine.faults()][-1:] == ["symbol"]
+    assert {field for field, _ in spine.faults()} == {"trade_id", "symbol"}
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "params", "culprit"),
+    [
+        ("otc_ingest", {"captured_at": "20251206"}, "captured_at"),
+        ("otc_ingest", {"start_date": "0"}, "start_date"),
+        ("otc_ingest", {"start_date": "0001-01-01"}, "start_date"),
+        (
+            "otc_backfill_range",
+            {"start_date": "9999-12-29", "end_date": "9999-12-31"},
+            "start_date",
+        ),
+        ("otc_normalize", {"raw_id": "99999999999999999999"}, "raw_id"),
+    ],
+)
+def test_a_param_that_only_looks_right_is_refused(
+    spine: Spine, pipeline: str, params: dict[str, str], culprit: str
+) -> None:
+    refused = spine.submit(pipeline, **params)
+    assert refused.code == 2
+    assert culprit in refused.err
+    assert spine.json("executions", "list") == []
+
+
+def test_an_instant_before_all_time_is_refused(spine: Spine) -> None:
+    range_ = ["--start", "2025-11-24", "--end", "2025-11-24"]
+    as_of = ["--as-of", "0001-01-01T00:00:00+14:00"]
+    refused = spine("metrics", "daily", "ACME", *range_, *as_of)
+    assert refused.code == 2
+    assert "--as-of" in refused.err
 
 
 @pytest.mark.parametrize(

@@ -67,11 +67,37 @@ def test_a_byte_order_mark_and_other_line_ends_are_no_matter(spine: Spine) -> No
 
 
 def test_quoted_fields_may_hold_delimiters_and_line_ends(spine: Spine) -> None:
-    text = TEXT.replace("T1,", '"T,1\n",')
+    text = TEXT.replace("T1,", '"T,1",').replace("T2,", '"T\n2",')
     (spine.folder / "tape.csv").write_text(text)
     spine.run("otc_ingest", path="tape.csv")
     spine.settle()
-    assert {*spine.silver()} == {"T,1\n", "T2"}
+    assert {*spine.silver()} == {"T,1"}
+    assert spine.faults() == [("trade_id", "has unprintable characters")]
+
+
+def test_a_header_that_names_a_column_twice_is_refused(spine: Spine) -> None:
+    text = TEXT.replace("trade_id,", "price,trade_id,", 1)
+    (spine.folder / "tape.csv").write_text(text)
+    refused = spine.submit("otc_ingest", path="tape.csv")
+    assert refused.code == 1
+    assert "the header names 'price' more than once" in refused.err
+
+
+def test_a_header_may_have_one_column_without_a_name(spine: Spine) -> None:
+    lines = [f"{number},{line}" for number, line in enumerate(TEXT.splitlines())]
+    lines[0] = "," + TEXT.splitlines()[0]
+    (spine.folder / "tape.csv").write_text("\n".join(lines) + "\n")
+    spine.run("otc_ingest", path="tape.csv")
+    spine.settle()
+    assert {*spine.silver()} == {"T1", "T2"}
+
+
+def test_a_row_whose_symbol_cannot_be_read_is_fetched_for_every_symbol(spine: Spine) -> None:
+    text = TEXT + TEXT.splitlines()[1].replace("T1,", "T3,").replace("ACME", "a$c") + "\n"
+    assert "a$c" in text
+    (spine.folder / "tape.csv").write_text(text)
+    ran = spine.run("otc_ingest", path="tape.csv", symbols="OTHER")
+    assert ran["result"]["records"] == 1
 
 
 def test_columns_may_stand_in_any_order_beside_others(spine: Spine) -> None:
