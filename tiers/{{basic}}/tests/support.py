@@ -34,6 +34,7 @@ from market_spine.schema import (
     otc_trades,
 )
 from market_spine.settings import Settings
+from tests.pipeline_file import pipeline_text
 from tests.tape import Row, csv_text
 
 REPO = Path(__file__).parents[1]
@@ -113,7 +114,7 @@ class Spine:
         found: dict[str, Any] = ended.json
         return found
 
-    def start(self, *args: object, stderr: int = subprocess.PIPE) -> subprocess.Popen[str]:
+    def start(self, *args: object, **options: Any) -> subprocess.Popen[str]:
         """Start a command in a process of its own."""
         command = shutil.which("spine", path=sysconfig.get_path("scripts"))
         assert command is not None
@@ -122,14 +123,14 @@ class Spine:
             cwd=self.folder,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=stderr,
+            stderr=options.pop("stderr", subprocess.PIPE),
             text=True,
-            env={**os.environ, "PYTHONWARNINGS": "error"},
+            **options,
         )
 
     def process(self, *args: object) -> Ended:
-        """Run a command in a process of its own."""
-        return ended(self.start(*args))
+        """Run a command in a process of its own, where every warning is an error."""
+        return ended(self.start(*args, env={**os.environ, "PYTHONWARNINGS": "error"}))
 
     def restart(self) -> None:
         """Forget what this process knows of settings and store, as a new process would."""
@@ -163,9 +164,7 @@ class Spine:
 
     def pipeline(self, name: str, *body: str) -> None:
         """Add a pipeline as a user does, by a file; `body` is its function, after the signature."""
-        lines = "\n".join(f"    {line}" for line in body)
-        text = f"{PIPELINE}\n{lines}\n{REGISTERED.format(name=name)}"
-        (self.folder / "pipelines" / f"{name}.py").write_text(text)
+        (self.folder / "pipelines" / f"{name}.py").write_text(pipeline_text(name, body))
         invalidate_caches()
 
     # --- the store -----------------------------------------------------------------------------
@@ -241,23 +240,6 @@ class Spine:
             row["execution_id"] for row in self.rows(dead_letters) if row["kind"] == "execution"
         ]
         assert len(letters) == len(set(letters))
-
-
-PIPELINE = """
-from typing import Any
-from market_spine import ledger
-from market_spine.context import Context
-from market_spine.errors import SourceError
-from market_spine.pipelines import Params, Pipeline
-
-class WorkParams(Params):
-    n: int = 0
-
-def run(context: Context, params: WorkParams) -> dict[str, Any]:
-"""
-REGISTERED = """
-PIPELINE = Pipeline(name="{name}", description="A test's.", params=WorkParams, run=run)
-"""
 
 
 def ended(process: subprocess.Popen[str], within: float = 60) -> Ended:

@@ -7,27 +7,12 @@ from typing import Any
 import pytest
 
 from market_spine import __name__ as package
+from tests.cli.conftest import columns
 from tests.support import Spine
 from tests.tape import trade
 
 DAY = ("--start", "2025-11-24", "--end", "2025-11-24")
 UNKNOWN = "01a2078f-9888-736d-bbb0-3a6be4ca9fd6"
-
-
-@pytest.fixture
-def filled(spine: Spine) -> Spine:
-    """Two trades of one day, and a letter."""
-    spine.take(
-        trade("T1", price="10.5", side="buy", venue="ALFA", conditions="T"),
-        trade("T2", price="11", source_seq="2"),
-        trade("BAD", price="abc"),
-    )
-    return spine
-
-
-def columns(out: str) -> list[list[str]]:
-    """A printed table, its cells apart."""
-    return [re.split(r" {2,}", line.strip()) for line in out.splitlines() if line.strip()]
 
 
 def test_help_lists_the_commands(spine: Spine) -> None:
@@ -167,31 +152,6 @@ def test_closed_letters_are_listed_only_if_asked_for(spine: Spine) -> None:
     assert spine.json("dead-letters", "list") == []
     (closed,) = spine.json("dead-letters", "list", "--closed")
     assert closed["id"] == letter["id"]
-
-
-def test_metrics_are_decimals_as_strings(filled: Spine) -> None:
-    (day,) = filled.json("metrics", "daily", "ACME", *DAY)
-    assert day.pop("computed_at")
-    assert day == {"symbol": "ACME", "date": "2025-11-24", **filled.day()}
-    assert day["total_notional"] == "2150.000000"
-    assert day["side_spread_bps"] is None
-    heading, row = columns(filled.ok("metrics", "daily", "ACME", *DAY).out)
-    cells = dict(zip(heading, row, strict=True))
-    assert cells["date"] == "2025-11-24"
-    assert (cells["notional"], cells["vwap"]) == ("2,150.000000", "10.75000000")
-    assert cells["spread bps"] == "-"
-
-
-def test_trades_are_listed_in_the_order_of_time(filled: Spine) -> None:
-    found = filled.json("trades", "ACME", *DAY)
-    assert [row["trade_id"] for row in found] == ["T1", "T2"]
-    assert found[0]["price"] == "10.500000"
-    assert [row["trade_id"] for row in filled.json("trades", "ACME", *DAY, "--limit", 1)] == ["T1"]
-    heading, first, _ = columns(filled.ok("trades", "ACME", *DAY).out)
-    cells = dict(zip(heading, first, strict=True))
-    assert cells["time (UTC)"] == "2025-11-24 15:00:00.000000Z"
-    assert (cells["trade"], cells["side"], cells["venue"]) == ("T1", "buy", "ALFA")
-    assert cells["conditions"] == "form_t"
 
 
 @pytest.mark.parametrize(
