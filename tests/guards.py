@@ -11,7 +11,8 @@ from typing import Any
 import yaml
 from steps import files_of
 
-STUB = re.compile(r'\{% include "[\w./-]+" -%\}\n')
+# One line; only a lock is chosen by the tier's name, because it is regenerated and never grows.
+STUB = re.compile(r'\{% include "[\w./-]+(?:/" ~ tier ~ "/[\w-]+\.lock)?" -%\}\n')
 LEFT_OVER = re.compile(r"\{\{|\}\}|\{%|%\}|\{#|#\}")
 FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 FORMATTED = re.compile(r"""\bf["']""")  # a Python f-string may hold doubled braces

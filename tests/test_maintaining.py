@@ -41,7 +41,8 @@ def test_a_changed_lock_makes_the_next_setup_work(desk: Path) -> None:
     run("make", "render", cwd=desk)
     (desk / REPO / ".venv").mkdir()
     (desk / REPO / ".venv/.done").touch()
-    with (desk / LAYER / "requirements-dev.lock").open("a", encoding="utf-8") as lock:
+    locks = desk / "template/locks" / TIERS[0]
+    with (locks / "requirements-dev.lock").open("a", encoding="utf-8") as lock:
         lock.write("# changed\n")
     run("make", "render", cwd=desk)
     run("make", "--question", ".venv/.done", cwd=desk / REPO, exit_code=1)
