@@ -1,0 +1,63 @@
+"""The app: its limits, its problems, and every module of `routes/`.
+
+It only writes requests down; a backend carries them out, for as long as the app lives.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib import import_module
+from importlib.metadata import version
+from pkgutil import iter_modules
+
+from anyio import to_thread
+from fastapi import FastAPI
+
+from market_spine import backends
+from market_spine.api import docs, problems, routes
+from market_spine.api.limits import RequestLimits
+from market_spine.errors import RequestError
+from market_spine.settings import settings
+
+
+def create_app() -> FastAPI:
+    """The app of this process.
+
+    Raises:
+        RequestError: SPINE_BACKEND is the one that does its work before it returns.
+    """
+    if settings().spine_backend == "inline":
+        raise RequestError(
+            "SPINE_BACKEND=inline would keep every request waiting for its work: unset it, and "
+            "the API's own worker does the work"
+        )
+    app = docs.DocumentedApp(
+        title="Market Spine",
+        version=version("market-spine"),
+        description=docs.DESCRIPTION,
+        openapi_tags=docs.TAGS,
+        generate_unique_id_function=lambda route: route.name,
+        redirect_slashes=False,
+        redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
+        lifespan=_lifespan,
+    )
+    app.add_middleware(
+        RequestLimits,
+        max_body=settings().spine_api_max_body,
+        query_seconds=settings().spine_query_seconds,
+    )
+    problems.install(app)
+    for module in iter_modules(routes.__path__):
+        app.include_router(import_module(f"{routes.__name__}.{module.name}").router)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    app.state.stopping = asyncio.Event()
+    to_thread.current_default_thread_limiter().total_tokens = settings().spine_api_threads
+    await to_thread.run_sync(backends.chosen().resume)
+    yield
+    app.state.stopping.set()
+    await to_thread.run_sync(backends.chosen().drain, settings().spine_drain_seconds)

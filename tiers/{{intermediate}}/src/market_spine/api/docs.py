@@ -1,0 +1,133 @@
+"""What the OpenAPI document says beyond the signatures of the handlers."""
+
+import json
+from typing import Any
+
+from fastapi import FastAPI
+from pydantic.json_schema import models_json_schema
+
+from market_spine.api import examples, problems
+
+Responses = dict[int | str, dict[str, Any]]
+
+DESCRIPTION = """
+Submit pipelines, follow them, and read what they have computed.
+
+**A backfill, from end to end.** `POST /executions` with the pipeline `otc_backfill_range` is
+answered with its execution, which a worker runs: one child for each trading day. Follow it at its
+`Location`, or by its events as a stream, and its children with `GET /executions?parent_id=…`. Once
+it has succeeded, `GET /otc/metrics/daily` has the numbers.
+
+**Once only.** A submit with an `Idempotency-Key` may be sent again without fear: the same key and
+body are the same execution.
+
+**Numbers and times.** Decimals are strings, exact to the last digit. Instants are RFC 3339 in UTC,
+and a trade's date is the date in New York.
+
+**Pages.** A listing has at most `limit` items. While there are more, its `next_cursor` is the
+`cursor` of the next page, asked for with the same filters.
+
+**Problems.** Every error is `application/problem+json` (RFC 9457). Its `errors` name the fields at
+fault, and its `type` is for programs:
+
+| `type` | status | |
+| --- | --- | --- |
+| `urn:market-spine:malformed-json` | 400 | the body is not JSON |
+| `urn:market-spine:not-found` | 404 | there is no such execution, or no trade of the symbol |
+| `urn:market-spine:conflict` | 409 | the request contradicts what is already there |
+| `urn:market-spine:invalid-request` | 422 | a field is missing, unknown or wrong |
+| `urn:market-spine:idempotency-key-reused` | 422 | the key belongs to another request |
+| `urn:market-spine:internal-error` | 500 | a defect, which the API's log explains |
+| `urn:market-spine:unavailable` | 503 | the store cannot be used: try again after `Retry-After` |
+| `about:blank` | others | what the status says |
+"""
+
+TAGS = [
+    {"name": "executions", "description": "What was submitted, and what became of it."},
+    {"name": "dead letters", "description": "What could not be processed."},
+    {"name": "otc", "description": "What the OTC pipelines have computed."},
+    {"name": "health", "description": "Whether the process lives, and whether it can be used."},
+]
+
+
+NO_DATE = "Input should be a valid date"
+# One example for each status: the kind, the detail, and the fields at fault.
+EXAMPLES: dict[int, tuple[str, problems.Kind | None, list[problems.Fault]]] = {
+    400: ("Expecting value at character 12", "malformed-json", []),
+    404: (f"there is no execution {examples.PARENT_ID}", "not-found", []),
+    413: ("the body is larger than 1048576 bytes", None, []),
+    415: (problems.NOT_JSON, None, []),
+    422: (
+        "end: 2025-11-24 is before start, 2025-12-05",
+        "invalid-request",
+        [
+            problems.Fault(
+                location="query", field="end", detail="2025-11-24 is before start, 2025-12-05"
+            )
+        ],
+    ),
+    503: ("the store cannot be reached", "unavailable", []),
+}
+SUBMITTED: Responses = {
+    202: {
+        "description": "It is written down.",
+        "headers": {
+            "Location": {
+                "description": "Where to follow it.",
+                "required": True,
+                "schema": {"type": "string"},
+                "example": f"/executions/{examples.PARENT_ID}",
+            }
+        },
+        "links": {
+            operation: {
+                "operationId": operation,
+                "parameters": {"execution_id": "$response.body#/id"},
+            }
+            for operation in ("read_execution", "cancel_execution", "list_events")
+        },
+    }
+}
+EVENT_STREAM: Responses = {
+    200: {
+        "content": {
+            "text/event-stream": {
+                "schema": {"type": "string"},
+                "example": f"data: {json.dumps(examples.EVENT)}\nid: 3\n\n",
+            }
+        }
+    },
+    204: {"description": "To a stream that is resumed: it has ended, there are no more events."},
+}
+
+
+def failures(*statuses: int) -> Responses:
+    """How an operation may fail."""
+    return {status: _failure(status) for status in statuses}
+
+
+def _failure(status: int) -> dict[str, Any]:
+    detail, kind, faults = EXAMPLES[status]
+    example = problems.problem(status, detail, kind, "/executions", faults)
+    content = {"schema": {"$ref": "#/components/schemas/Problem"}, "example": example.model_dump()}
+    failure: dict[str, Any] = {
+        "description": example.title,
+        "content": {problems.MEDIA_TYPE: content},
+    }
+    if status == 503:
+        seconds = {"schema": {"type": "integer"}, "example": problems.RETRY_SECONDS}
+        failure["headers"] = {"Retry-After": {"description": "Seconds.", **seconds}}
+    return failure
+
+
+class DocumentedApp(FastAPI):
+    """An app whose OpenAPI document has the schema of the problems too."""
+
+    def openapi(self) -> dict[str, Any]:
+        """The document."""
+        document = super().openapi()
+        _, schemas = models_json_schema(
+            [(problems.Problem, "serialization")], ref_template="#/components/schemas/{model}"
+        )
+        document["components"]["schemas"] |= schemas["$defs"]
+        return document

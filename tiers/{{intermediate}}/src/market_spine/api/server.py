@@ -1,0 +1,59 @@
+"""Serving the API until a signal ends it: open requests may finish, and event streams are ended."""
+
+import socket
+from collections.abc import Sequence
+from typing import Any, cast
+
+import uvicorn
+
+from market_spine import database
+from market_spine.api.app import create_app
+from market_spine.errors import RequestError
+from market_spine.settings import settings
+
+
+def serve(host: str, port: int) -> None:
+    """Serve the API until SIGINT or SIGTERM; print where, once it can be called.
+
+    Args:
+        host: the address to listen on.
+        port: its port; 0: a free one.
+
+    Raises:
+        RequestError: nothing can listen there, or the backend cannot serve an API.
+        StoreError: the store cannot be used.
+    """
+    app = create_app()
+    database.engine()  # if the store cannot be used, that is better said before anything starts
+    with _listening(host, port) as listener:
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            lifespan="on",
+            server_header=False,
+            timeout_graceful_shutdown=int(settings().spine_drain_seconds),
+        )
+        _Server(config).run(sockets=[listener])
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=512)
+    except OSError as error:
+        reason = f"cannot listen on {host}, port {port}: {error.strerror or error}"
+        raise RequestError(f"{reason}; name another with --port, or 0 for a free one") from error
+
+
+class _Server(uvicorn.Server):
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        host, port, *_ = cast(Sequence[Any], (sockets or [])[0].getsockname())
+        where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        print(f"listening on http://{where} (its documentation: /docs)", flush=True)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # Streams would hold their connections open for as long as their executions run.
+        self.config.app.state.stopping.set()  # type: ignore[union-attr]
+        await super().shutdown(sockets)
