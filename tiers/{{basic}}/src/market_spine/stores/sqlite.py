@@ -158,6 +158,10 @@ def copy_rows(
         connection.exec_driver_sql(statement, batch)
 
 
+def transaction_lock(_connection: Connection, _name: str) -> None:
+    """See `database.Store`: a transaction that writes is alone here anyway."""
+
+
 @contextmanager
 def run_lock(*, wait: bool) -> Iterator[bool]:
     """See `database.Store`."""

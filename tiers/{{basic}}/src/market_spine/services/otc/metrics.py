@@ -34,6 +34,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql.elements import SQLCoreOperations
 
+from market_spine import database
 from market_spine.errors import MetricError
 from market_spine.schema import otc_metrics_daily, otc_stale_days, otc_trades
 
@@ -177,6 +178,7 @@ def _rounded(value: Fraction | None, places: int) -> Decimal | None:
 
 def take_stale_days(connection: Connection) -> list[tuple[str, date]]:
     """The symbol-days whose trades changed since they were computed; they count as fresh now."""
+    _wait_for_merges(connection)
     taken = connection.execute(
         delete(otc_stale_days).returning(otc_stale_days.c.symbol, otc_stale_days.c.trade_date)
     )
@@ -187,6 +189,7 @@ def take_days(
     connection: Connection, symbol: str | None, start: date | None, end: date | None
 ) -> list[tuple[str, date]]:
     """The symbol-days in a range that silver or gold knows; they count as fresh now."""
+    _wait_for_merges(connection)
 
     def within(symbols: ColumnElement[str], days: ColumnElement[date]) -> ColumnElement[bool]:
         return and_(
@@ -204,6 +207,11 @@ def take_days(
     days = sorted((row[0], row[1]) for row in connection.execute(known))
     connection.execute(delete(otc_stale_days).where(within(stale.symbol, stale.trade_date)))
     return days
+
+
+def _wait_for_merges(connection: Connection) -> None:
+    # A merge that has not committed yet would find its days marked already, and leave them stale.
+    database.store().transaction_lock(connection, otc_trades.name)
 
 
 def refresh_day(connection: Connection, symbol: str, day: date) -> bool:

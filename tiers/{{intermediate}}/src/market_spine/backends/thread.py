@@ -1,0 +1,172 @@
+"""The thread backend: one process of a database carries out, in threads, what any process submits.
+
+Whoever serves tries to take the worker's role (`bell.py`); the others wait for it to become free.
+The worker is woken when something is submitted, and looks every few seconds besides. If it loses
+the store, it takes the role again when that is back, and goes on with what it has in hand.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from contextvars import copy_context
+from socket import socketpair
+from threading import Condition, Thread
+from uuid import UUID
+
+from sqlalchemy import Connection
+
+from market_spine import bell, database, ledger
+from market_spine.backends.inline import fail_the_dead
+from market_spine.errors import StoreError
+from market_spine.settings import settings
+
+RANK = 10
+
+POLL_SECONDS = 5.0  # what was submitted without being heard of waits for so long at the most
+RETRY_SECONDS = 1.0  # between two attempts to reach a store that is gone
+CANCEL_SECONDS = 5.0  # for a run that is to be cancelled to come to its next checkpoint
+
+log = logging.getLogger(__name__)
+_worker: "Worker | None" = None
+
+
+def enqueue(_execution_id: UUID, _lane: str) -> None:
+    """Wake the worker, whichever process it lives in."""
+    if _worker and _worker.has_role:
+        _worker.wake()
+    else:
+        bell.ring()
+
+
+def resume() -> None:
+    """Fail what a process has left running that had the role and died."""
+    with database.store().run_lock(wait=False) as free:
+        if free:
+            fail_the_dead()
+
+
+def serve() -> None:
+    """Be the worker in this process, as soon as no other process is."""
+    global _worker
+    database.engine()  # says what is wrong with the store before a thread would
+    _worker = _worker or Worker(settings().spine_worker_threads)
+
+
+def drain(seconds: float) -> None:
+    """Begin nothing more, let what runs finish for so long, then cancel it."""
+    global _worker
+    if _worker:
+        _worker.drain(seconds)
+        _worker = None
+
+
+def is_served(connection: Connection) -> bool:
+    """Whether some process is the worker."""
+    return bell.is_role_held(connection)
+
+
+class Worker:
+    """A thread that holds the role and looks for work, and a thread for each run."""
+
+    def __init__(self, threads: int) -> None:
+        self.has_role = False
+        self._threads = threads
+        self._in_hand: dict[UUID, str] = {}  # what runs here, with its lane
+        self._changed = Condition()  # guards what is in hand
+        self._draining = False
+        self._some_were_cut_off = False  # a run could not write how it ended
+        self._ears, self._bell = socketpair()
+        self._ears.setblocking(False)
+        self._bell.setblocking(False)
+        self._chief = self._start(self._serve)
+
+    def wake(self) -> None:
+        """Look at once for what is queued."""
+        with suppress(OSError):  # it is full of wakes already, or nobody listens any more
+            self._bell.send(b"!")
+
+    def drain(self, seconds: float) -> None:
+        """See the function of this name."""
+        self._draining = True
+        self.wake()
+        if not self._idle_within(seconds):
+            for execution_id in [*self._in_hand]:
+                log.warning("execution %s takes too long: cancelled", execution_id)
+                with suppress(StoreError), database.transaction() as connection:
+                    ledger.request_cancel(connection, execution_id)
+            self._idle_within(CANCEL_SECONDS)
+        self._chief.join(CANCEL_SECONDS)
+        self._bell.close()
+        self._ears.close()
+
+    def _idle_within(self, seconds: float) -> bool:
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._in_hand, seconds)
+
+    def _start(self, function: Callable[..., None], *args: object) -> Thread:
+        # In the context of whoever serves, who may listen to the progress. A daemon: a run that
+        # hangs must not keep the process alive, for the next process settles what it leaves.
+        run = copy_context().run
+        thread = Thread(target=run, args=(function, *args), daemon=True)
+        thread.start()
+        return thread
+
+    # --- the chief -----------------------------------------------------------------------------
+
+    def _serve(self) -> None:
+        while not self._is_done():
+            try:
+                with bell.Session() as session:
+                    self._work_with(session)
+            except StoreError as error:
+                log.warning("the worker waits for the store: %s", error)
+                time.sleep(RETRY_SECONDS)
+            except Exception:
+                log.exception("the worker begins again")
+                time.sleep(RETRY_SECONDS)
+            finally:
+                self.has_role = False
+
+    def _work_with(self, session: bell.Session) -> None:
+        while not self._is_done():
+            if not self.has_role and session.take_role():
+                self._some_were_cut_off = True  # if anything runs, its process has died
+                self.has_role = True
+            if self.has_role and self._some_were_cut_off:
+                self._some_were_cut_off = False
+                fail_the_dead(self._in_hand)
+            if self.has_role:
+                self._begin_what_is_queued(session.connection)
+            session.wait(self._ears, POLL_SECONDS)
+            with suppress(BlockingIOError):
+                self._ears.recv(4096)
+
+    def _is_done(self) -> bool:
+        return self._draining and not self._in_hand
+
+    def _begin_what_is_queued(self, connection: Connection) -> None:
+        while len(self._in_hand) < self._threads and not self._draining:
+            with database.explained():
+                execution = ledger.next_in_turn(connection, self._in_hand)
+            if execution is None:
+                return
+            with self._changed:
+                self._in_hand[execution.id] = execution.lane
+            self._start(self._run, execution.id)
+
+    # --- a run ---------------------------------------------------------------------------------
+
+    def _run(self, execution_id: UUID) -> None:
+        from market_spine.runner import run_pipeline
+
+        try:
+            run_pipeline(execution_id)
+        except Exception as error:
+            log.warning("execution %s was cut off: %s", execution_id, error)
+            self._some_were_cut_off = True
+        finally:
+            with self._changed:
+                del self._in_hand[execution_id]
+                self._changed.notify_all()
+            self.wake()

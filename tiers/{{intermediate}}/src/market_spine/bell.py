@@ -1,0 +1,85 @@
+"""The worker's bell: rung by whoever submits, in any process, heard by the one that has the role.
+
+The role is the store's run lock, held by a session of its own: whoever has it is the only process
+that carries out executions, and loses it with the session.
+"""
+
+import select as system
+from socket import socket
+from typing import Any, Self
+
+import psycopg
+from sqlalchemy import Connection, func, select, text
+
+from market_spine import database
+from market_spine.errors import StoreUnavailableError
+from market_spine.stores.postgresql import RUN_LOCK, lock_key
+
+CHANNEL = "market_spine"
+
+# Whether a lock is held that Postgres lists as two halves.
+IS_HELD = text(
+    """
+SELECT EXISTS (
+    SELECT FROM pg_locks
+    WHERE locktype = 'advisory' AND granted AND objsubid = 1
+      AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+      AND ((CAST(classid AS bigint) << 32) | CAST(objid AS bigint)) = :key
+)
+"""
+)
+
+
+def ring() -> None:
+    """Tell whoever has the role that something is queued.
+
+    Raises:
+        StoreError: the store cannot be reached; what is queued will be found all the same.
+    """
+    with database.explained(), _autocommit() as connection:
+        connection.execute(select(func.pg_notify(CHANNEL, "")))
+
+
+def is_role_held(connection: Connection) -> bool:
+    """Whether some process has the role."""
+    key = connection.execute(select(lock_key(RUN_LOCK))).scalar_one()
+    return bool(connection.execute(IS_HELD, {"key": key}).scalar_one())
+
+
+class Session:
+    """A session that can take the role, and that hears the bell.
+
+    Each of its methods raises StoreError if the store is lost, and the role with it.
+    """
+
+    connection: Connection  # each statement is a transaction
+
+    def __enter__(self) -> Self:
+        with database.explained():
+            self.connection = _autocommit()
+            self.connection.detach()  # it is closed with this session, not given back
+            self.connection.exec_driver_sql(f"LISTEN {CHANNEL}")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.connection.close()
+
+    def take_role(self) -> bool:
+        """Try to get the role; False if another process has it."""
+        with database.explained():
+            lock = select(func.pg_try_advisory_lock(lock_key(RUN_LOCK)))
+            return bool(self.connection.execute(lock).scalar_one())
+
+    def wait(self, other: socket, seconds: float) -> None:
+        """Wait for the bell, or until there is something to read from the other socket."""
+        driver: Any = self.connection.connection.dbapi_connection
+        system.select([driver, other], [], [], seconds)
+        try:
+            for _ in driver.notifies(timeout=0):
+                pass
+        except psycopg.Error as error:
+            raise StoreUnavailableError(f"the store was lost: {error}") from error
+
+
+def _autocommit() -> Connection:
+    return database.engine().connect().execution_options(isolation_level="AUTOCOMMIT")

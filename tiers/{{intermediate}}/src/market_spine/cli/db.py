@@ -1,0 +1,70 @@
+"""spine db: the schema of a Postgres store, and bringing another store over into it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+
+def register(app: typer.Typer) -> None:
+    """Add the group of this module."""
+    group = typer.Typer(help="The schema of the store.", no_args_is_help=True)
+    group.callback()(lambda: None)
+    group.command("upgrade")(upgrade)
+    group.command("check")(check)
+    group.command("revision")(revision)
+    app.add_typer(group, name="db")
+
+
+def upgrade() -> None:
+    """Bring the schema up to date; if any of it fails, nothing has changed."""
+    from market_spine import migrations
+
+    with _postgres() as connection:
+        moved = migrations.upgrade(connection)
+    print(f"upgraded to {', '.join(moved)}" if moved else "up to date")
+
+
+def check() -> None:
+    """Compare the tables of schema.py with the database; exit with 1 if they differ."""
+    from market_spine import migrations
+
+    with _postgres() as connection:
+        migrations.require_current(connection)
+        found = migrations.differences(connection)
+    for line in found:
+        print(line)
+    if found:
+        raise typer.Exit(1)
+    print("schema.py and the database agree")
+
+
+def revision(
+    message: Annotated[str, typer.Argument(help="What it does, as: add a table of quotes.")],
+) -> None:
+    """Begin a migration of this repo's own, to go with a change of schema.py."""
+    from market_spine import migrations
+
+    print(f"{migrations.revision(message)}: say there what changes, then: spine db upgrade")
+
+
+@contextmanager
+def _postgres() -> "Iterator[Connection]":
+    """A transaction in the store in use, whatever its schema is."""
+    from market_spine import database
+    from market_spine.errors import RequestError
+    from market_spine.stores import postgresql
+
+    if database.store() is not postgresql:
+        raise RequestError(f"{database.url()} is no Postgres: it makes its tables itself")
+    with database.explained():
+        engine = postgresql.connect(database.url())
+        try:
+            with engine.begin() as connection:
+                yield connection
+        finally:
+            engine.dispose()

@@ -1,0 +1,293 @@
+"""Postgres: many writers, one server, a schema that its migrations make.
+
+Transactions are READ COMMITTED; a snapshot is REPEATABLE READ and cannot write. Rows are loaded by
+COPY, and long lists are sent as one text: the driver would turn over each value in Python.
+"""
+
+import atexit
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from functools import lru_cache
+from itertools import islice, repeat
+from typing import Any
+
+import orjson
+import psycopg
+from psycopg.adapt import Buffer, Dumper
+from sqlalchemy import (
+    ARRAY,
+    JSON,
+    Column,
+    ColumnElement,
+    Connection,
+    Engine,
+    String,
+    Table,
+    Text,
+    any_,
+    cast,
+    create_engine,
+    event,
+    func,
+    literal,
+    make_url,
+    select,
+)
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.sql.dml import Insert
+
+from market_spine import database, migrations
+from market_spine.deadline import query_seconds
+from market_spine.errors import StoreUnavailableError
+from market_spine.schema import EPOCH, Exact, UtcDateTime
+
+SCHEME = "postgresql"
+RANK = 10
+
+CONNECT_SECONDS = 10
+KEPT_CONNECTIONS = 10  # further ones are closed after use; a thread has one at a time, so few are
+COPY_ROWS = 10_000  # rows that are held in memory as text on their way into a table
+SEPARATOR = "\x1f"  # of the values in a list
+NULL = r"\N"
+ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
+RUN_LOCK = "run lock"
+
+# Why Postgres refused, by the beginning of its SQLSTATE, as a person would put it.
+REASONS = {
+    "25006": "is read-only: name the server that accepts writes in DATABASE_URL",
+    "28": "refuses this user: check the user and the password in DATABASE_URL",
+    "3D000": "has no such database: create it, or name another in DATABASE_URL",
+    "42501": "does not permit this: grant the user of DATABASE_URL the rights that it lacks",
+    "42P01": "lacks a table of this version: bring its schema up to date with: spine db upgrade",
+    "42703": "lacks a column of this version: bring its schema up to date with: spine db upgrade",
+    "53100": "cannot grow: its disk is full",
+    "53200": "is out of memory: try again, with less at once",
+    "53300": "has too many connections: try again, or raise its max_connections",
+    "55P03": "is busy: another transaction keeps a lock that is needed; try again",
+    "57014": "took too long to answer: ask for less at once",
+    "57P": "is shutting down, or starting up: try again in a moment",
+    "08": "cannot be reached: check that it runs, and DATABASE_URL",
+}
+# A driver that cannot connect says why in words alone.
+REFUSALS = {
+    "password authentication failed": "28",
+    "no password supplied": "28",
+    "no pg_hba.conf entry": "28",
+    'role "': "28",
+    'database "': "3D000",
+    "too many clients": "53300",
+    "remaining connection slots": "53300",
+    "too many connections": "53300",
+    "shutting down": "57P",
+    "starting up": "57P",
+    "in recovery mode": "57P",
+}
+PASSING = ("08", "53300", "57P")  # what may be over when it is tried again
+
+
+def default_url() -> str:
+    """The embedded server of this repo, which is started if it does not run."""
+    from market_spine import embedded
+
+    return embedded.ensure()
+
+
+def open_engine(url: str) -> Engine:
+    """An engine over a database whose schema is this version's.
+
+    Raises:
+        StoreError: the schema is not, or not yet.
+    """
+    engine = connect(url)
+    atexit.register(engine.dispose)  # or the driver would complain of connections left open
+    with engine.connect() as connection:
+        migrations.require_current(connection)
+    return engine
+
+
+def connect(url: str) -> Engine:
+    """An engine over a database, whatever is in it."""
+    engine = create_engine(
+        make_url(url).set(drivername="postgresql+psycopg"),
+        pool_size=KEPT_CONNECTIONS,
+        max_overflow=-1,
+        pool_pre_ping=True,  # a server that was restarted is noticed before the work begins
+        hide_parameters=True,  # rows do not belong into messages
+        json_serializer=_json,
+        json_deserializer=orjson.loads,
+        connect_args={
+            "connect_timeout": CONNECT_SECONDS,
+            "application_name": "market_spine",
+            "options": "-c timezone=UTC",
+        },
+    )
+    event.listen(engine, "connect", _configure)
+    event.listen(engine, "begin", _begin)
+    event.listen(engine, "set_connection_execution_options", _read_only)
+    return engine
+
+
+def _json(value: Any) -> str:
+    return orjson.dumps(value).decode().replace(r"\u0000", r"\u2400")
+
+
+class _Characters(Dumper):
+    """Text cannot hold NUL in Postgres; what is shown of a torn file may have it."""
+
+    def dump(self, value: str) -> Buffer:
+        return value.replace("\0", "\u2400").encode()
+
+
+def _configure(connection: psycopg.Connection, _record: object) -> None:
+    connection.adapters.register_dumper(str, _Characters)
+
+
+def _begin(connection: Connection) -> None:
+    seconds = query_seconds.get()
+    if seconds is not None:
+        connection.exec_driver_sql(f"SET LOCAL statement_timeout = {round(seconds * 1000)}")
+
+
+def _read_only(_connection: Connection, options: dict[str, Any]) -> None:
+    if options.get("read_only"):
+        options.update(postgresql_readonly=True, isolation_level="REPEATABLE READ")
+
+
+def insert_new(table: Table) -> Insert:
+    """See `database.Store`."""
+    return insert(table).on_conflict_do_nothing()
+
+
+def is_one_of(column: ColumnElement[Any], values: Sequence[Any]) -> ColumnElement[bool]:
+    """See `database.Store`."""
+    texts = [str(value) for value in values]
+    if any(SEPARATOR in text for text in texts):
+        return column == any_(literal(texts, ARRAY(Text)))
+    listed = func.string_to_array(literal(SEPARATOR.join(texts), Text), SEPARATOR)
+    if isinstance(column.type, String):
+        return column == any_(listed)
+    return column == any_(cast(listed, ARRAY(column.type)))
+
+
+# --- bulk load ---------------------------------------------------------------------------------
+
+
+def copy_rows(
+    connection: Connection,
+    table: Table,
+    names: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    constants: Mapping[str, Any],
+) -> None:
+    """See `database.Store`: values become text column by column, which is quicker than by row."""
+    columns = [table.c[name] for name in names]
+    ends = [repeat("\t".join(map(_constant, constants.values())))] if constants else []
+    statement = f"COPY {table.name} ({', '.join([*names, *constants])}) FROM STDIN"
+    waiting = iter(rows)
+    driver: Any = connection.connection.dbapi_connection
+    try:
+        with driver.cursor() as cursor, cursor.copy(statement) as copy:
+            while batch := list(islice(waiting, COPY_ROWS)):
+                texts = map(_texts, columns, zip(*batch, strict=True))
+                lines = map("\t".join, zip(*texts, *ends))  # noqa: B905  (constants have no end)
+                copy.write("\n".join(lines) + "\n")
+    except psycopg.Error as error:
+        raise DBAPIError.instance(
+            statement, None, error, psycopg.Error, hide_parameters=True, dialect=connection.dialect
+        ) from error
+
+
+def _texts(column: Column[Any], values: Sequence[Any]) -> Iterable[str]:
+    """A column's values as COPY reads them."""
+    if column.nullable and None in values:
+        known = iter(_texts(column, [value for value in values if value is not None]))
+        return [NULL if value is None else next(known) for value in values]
+    if isinstance(column.type, Exact):
+        exponent = f"e-{column.type.scale}"
+        return [f"{units}{exponent}" for units in values]
+    if isinstance(column.type, UtcDateTime):
+        return map(_instant, values)
+    if isinstance(column.type, String | JSON):
+        together = "".join(values)
+        if any(character in together for character in "\\\t\n\r"):
+            return [value.translate(ESCAPES) for value in values]
+        return values
+    return map(str, values)
+
+
+def _constant(value: Any) -> str:
+    if value is None:
+        return NULL
+    return value.isoformat() if isinstance(value, datetime) else str(value).translate(ESCAPES)
+
+
+@lru_cache(maxsize=65536)
+def _instant(microseconds: int) -> str:
+    minutes, rest = divmod(microseconds, 60_000_000)
+    return f"{_minute(minutes)}:{rest // 1_000_000:02}.{rest % 1_000_000:06}Z"
+
+
+@lru_cache(maxsize=4096)
+def _minute(minutes: int) -> str:
+    return (EPOCH + timedelta(minutes=minutes)).isoformat()[:16]
+
+
+# --- locks -------------------------------------------------------------------------------------
+
+
+def lock_key(name: str) -> ColumnElement[int]:
+    """What Postgres calls a lock of that name."""
+    return func.hashtextextended(f"market_spine {name}", 0)
+
+
+def transaction_lock(connection: Connection, name: str) -> None:
+    """See `database.Store`."""
+    connection.execute(select(func.pg_advisory_xact_lock(lock_key(name))))
+
+
+@contextmanager
+def run_lock(*, wait: bool) -> Iterator[bool]:
+    """See `database.Store`: a lock of the session, which ends with it."""
+    with database.engine().connect() as pooled:
+        connection = pooled.execution_options(isolation_level="AUTOCOMMIT")
+        key = lock_key(RUN_LOCK)
+        if wait:
+            connection.execute(select(func.pg_advisory_lock(key)))
+            free = True
+        else:
+            free = connection.execute(select(func.pg_try_advisory_lock(key))).scalar_one()
+        try:
+            yield free
+        finally:
+            if free and not connection.invalidated:
+                connection.execute(select(func.pg_advisory_unlock(key)))
+
+
+# --- what goes wrong ---------------------------------------------------------------------------
+
+
+def explain(error: DBAPIError) -> str | None:
+    """See `database.Store`.
+
+    Raises:
+        StoreUnavailableError: the reason may have passed when the work is done again.
+    """
+    state = getattr(error.orig, "sqlstate", None)
+    said = (str(error.orig).strip() or type(error.orig).__name__).splitlines()[0]
+    if state is None:
+        if not isinstance(error.orig, psycopg.OperationalError | psycopg.InterfaceError):
+            return None
+        state = next((state for words, state in REFUSALS.items() if words in said), "08")
+    for prefix, reason in REASONS.items():
+        if state.startswith(prefix):
+            message = f"the store {_place()} {reason} ({said})"
+            if state.startswith(PASSING):
+                raise StoreUnavailableError(message) from error
+            return message
+    return None
+
+
+def _place() -> str:
+    return make_url(database.url()).set(query={}).render_as_string(hide_password=True)
