@@ -1,0 +1,502 @@
+"""The embedded Postgres: real users, supervisors and servers, killed at every turn."""
+
+import os
+import pwd
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from shutil import copytree, ignore_patterns, rmtree
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import psutil
+import psycopg
+import pytest
+
+from market_spine import embedded
+from market_spine.embedded import _places, postgres
+from market_spine.errors import StoreError
+
+USER = """
+import sys
+from market_spine import embedded
+print(embedded.ensure(), flush=True)
+sys.stdin.read()
+"""
+ENDLESS = "DO $$ BEGIN LOOP END LOOP; END $$"
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="what only root can do")
+
+
+class House:
+    """A folder with an embedded server, and the processes that use it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.home = folder / ".spine"
+        self.users = ExitStack()
+
+    def start(self, *command: str, **options: Any) -> subprocess.Popen[str]:
+        """Start a process in the folder; without a command, a user until its input ends."""
+        process = subprocess.Popen(
+            command or [sys.executable, "-c", USER],
+            **{"cwd": self.folder, **options},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.users.enter_context(process)
+        self.users.callback(process.kill)
+        return process
+
+    def user(self, **options: Any) -> tuple[subprocess.Popen[str], str]:
+        """Start a user; returns the URL that it got, too."""
+        process = self.start(**options)
+        return process, line(process)
+
+    def supervisors(self) -> list[psutil.Process]:
+        """The supervisors of this folder."""
+        found = psutil.process_iter(["cmdline"])
+        return [one for one in found if {"-P", str(self.home)} <= {*(one.info["cmdline"] or [])}]
+
+    def servers(self) -> list[psutil.Process]:
+        """All the processes of this folder's Postgres."""
+        found = psutil.process_iter(["name", "cwd"])
+        own = {"name": "postgres", "cwd": str(self.home / "postgres")}
+        return [one for one in found if one.info == own]
+
+    def postmaster(self) -> psutil.Process:
+        """The process of Postgres that starts the others."""
+        return psutil.Process(int((self.home / "postgres/postmaster.pid").read_text().split()[0]))
+
+    def await_end(self) -> None:
+        """Wait until nothing is left of the server but its data."""
+        until(lambda: not _places.sockets_of(self.home).exists())
+        until(lambda: not self.supervisors() and not self.servers())
+        assert not (self.home / "postgres/postmaster.pid").exists()
+
+
+@contextmanager
+def new_folder() -> Iterator[Path]:
+    """A folder that others can reach, unlike pytest's own: Postgres may run as another user."""
+    with TemporaryDirectory(prefix="spine-", dir="/tmp") as name:
+        Path(name).chmod(0o755)
+        yield Path(name).resolve()
+
+
+@contextmanager
+def house_in(folder: Path) -> Iterator[House]:
+    """A house whose users are ended, and which has nothing running then, whatever a test does."""
+    house = House(folder)
+    with house.users:
+        yield house
+    house.await_end()
+
+
+@pytest.fixture
+def empty() -> Iterator[House]:
+    """A house where no server has been yet."""
+    with new_folder() as folder, house_in(folder) as house:
+        yield house
+
+
+@pytest.fixture(scope="module")
+def lived_in() -> Iterator[Path]:
+    """The folder of a house with data, whose set-up is most of the time of a first start."""
+    with new_folder() as folder:
+        with embedded.server(folder / ".spine"):
+            pass
+        yield folder
+
+
+@pytest.fixture
+def house(lived_in: Path) -> Iterator[House]:
+    """A house with data, and no server running."""
+    with house_in(lived_in) as house:
+        yield house
+
+
+def line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    said = process.stdout.readline().strip()
+    assert said, process.communicate()
+    return said
+
+
+def leave(process: subprocess.Popen[str]) -> None:
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (0, "", "")
+
+
+def connect(url: str) -> psycopg.Connection[Any]:
+    return psycopg.connect(url.replace("+psycopg", ""), autocommit=True)
+
+
+def ask(url: str, sql: str) -> Any:
+    with connect(url) as connection:
+        found = connection.execute(sql)
+        row = found.fetchone() if found.description else None
+        return row and row[0]
+
+
+def until(condition: Callable[[], bool]) -> None:
+    for _ in range(1000):
+        if condition():
+            return
+        time.sleep(0.05)
+    raise AssertionError("it did not come about")
+
+
+def modes(*paths: Path) -> list[tuple[int, int, int]]:
+    found = [path.stat() for path in paths]
+    return [(one.st_mode, one.st_uid, one.st_gid) for one in found]
+
+
+# --- coming and going --------------------------------------------------------------------------
+
+
+def test_it_runs_from_the_first_user_to_the_last(empty: House) -> None:
+    house = empty
+    first, url = house.user()
+    second, same = house.user()
+    assert same == url
+    started = house.postmaster()
+    leave(first)
+    third, same = house.user()
+    assert (same, house.postmaster()) == (url, started)
+    ask(url, "CREATE TABLE kept AS SELECT 42 AS n")
+    leave(second)
+    leave(third)
+    fourth, same = house.user()
+    assert (same, ask(same, "SELECT n FROM kept")) == (url, 42)
+    assert ask(url, "SHOW fsync") == "on"
+    assert not started.is_running()
+    leave(fourth)
+    house.await_end()
+
+
+def test_no_port_is_opened_and_nobody_else_can_open_the_socket(house: House) -> None:
+    _, url = house.user()
+    assert [one for process in house.servers() for one in process.net_connections("tcp")] == []
+    assert ask(url, "SHOW listen_addresses") == ""
+    private = Path(ask(url, "SHOW unix_socket_directories"))
+    assert private.stat().st_mode & 0o777 == 0o700
+    assert (private / ".s.PGSQL.5432").stat().st_mode & 0o077 == 0
+    assert (private.parent / _places.SUPERVISOR).stat().st_mode & 0o077 == 0
+    assert (house.home / "postgres").stat().st_mode & 0o077 == 0
+    assert (house.home / _places.LOG).stat().st_mode & 0o077 == 0
+
+
+def test_many_that_start_at_once_share_one_server(empty: House) -> None:
+    starting = [empty.start() for _ in range(8)]
+    assert len({line(process) for process in starting}) == 1
+    assert len(empty.supervisors()) == 1
+    for process in starting:
+        leave(process)
+
+
+def test_threads_and_forks_share_what_their_process_holds(house: House) -> None:
+    script = """
+import os, sys
+from concurrent.futures import ThreadPoolExecutor
+from market_spine import embedded
+with ThreadPoolExecutor(8) as pool:
+    (url,) = {found.result() for found in [pool.submit(embedded.ensure) for _ in range(8)]}
+if os.fork():
+    os._exit(0)
+assert embedded.ensure() == url
+print(url, flush=True)
+sys.stdin.read()
+"""
+    process = house.start(sys.executable, "-c", script)
+    url = line(process)
+    assert process.wait(60) == 0  # the child alone is left
+    assert ask(url, "SELECT 1") == 1
+    assert process.stdin is not None
+    process.stdin.close()
+
+
+def test_a_while_ends_when_the_server_has_stopped_or_others_go_on(house: House) -> None:
+    with embedded.server(house.home, durable=False) as url:
+        assert ask(url, "SHOW fsync") == "off"
+        with embedded.server(house.home) as same:
+            assert same == url
+        user, same = house.user()
+        assert same == url
+    assert ask(url, "SELECT 1") == 1
+    leave(user)
+    house.await_end()
+    with embedded.server(house.home):
+        pass
+    assert house.servers() == []
+
+
+def test_a_supervisor_that_is_told_to_end_stops_the_server_cleanly(house: House) -> None:
+    user, _ = house.user()
+    house.supervisors()[0].terminate()
+    house.await_end()
+    assert "database system is shut down" in (house.home / _places.LOG).read_text()
+    leave(user)
+
+
+# --- kill -9 -----------------------------------------------------------------------------------
+
+
+def test_killed_users_leave_nothing_running(house: House) -> None:
+    killed = [house.user()[0] for _ in range(2)]
+    for process in killed:
+        process.kill()
+    house.await_end()
+
+
+def test_a_user_who_is_killed_before_the_server_is_ready_leaves_nothing_running(
+    empty: House,
+) -> None:
+    user = empty.start()
+    until(lambda: any(empty.home.glob("new-*")))
+    user.kill()
+    empty.await_end()
+    assert (empty.home / "postgres").exists()
+
+
+def test_what_interrupts_a_terminal_does_not_reach_the_server(house: House) -> None:
+    starter, url = house.user(process_group=0)
+    other, _ = house.user()
+    os.killpg(starter.pid, signal.SIGINT)
+    starter.communicate()
+    assert ask(url, "SELECT 1") == 1
+    leave(other)
+
+
+def test_the_orphan_of_a_killed_supervisor_is_stopped_at_the_next_start(house: House) -> None:
+    user, url = house.user()
+    orphan = house.postmaster()
+    with connect(url) as connection:
+        house.supervisors()[0].kill()
+        until(lambda: not house.supervisors())
+        assert ask(url, "CREATE TABLE kept AS SELECT 42 AS n") is None
+        _, same = house.user()
+        assert not orphan.is_running()
+        assert (same, ask(url, "SELECT n FROM kept")) == (url, 42)
+        with pytest.raises(psycopg.OperationalError):
+            connection.execute("SELECT 1")
+    leave(user)
+
+
+def test_a_killed_server_is_started_anew_for_the_next_user(house: House) -> None:
+    """Even if one of its processes is too busy to notice the end, which keeps a new one away."""
+    _, url = house.user()
+    with ThreadPoolExecutor(1) as pool:
+        busy = pool.submit(ask, url, ENDLESS)
+        until(lambda: ask(url, "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'DO%'"))
+        house.postmaster().kill()
+        until(lambda: not house.supervisors())
+        assert house.servers() != []
+        _, same = house.user()
+        assert ask(same, "SELECT 1") == 1
+        with pytest.raises(psycopg.OperationalError):
+            busy.result()
+
+
+def test_a_user_who_asks_again_gets_a_server_again(house: House) -> None:
+    script = """
+from market_spine import embedded
+while True:
+    print(embedded.ensure(), flush=True)
+    input()
+"""
+    process = house.start(sys.executable, "-c", script)
+    url, killed = line(process), house.postmaster()
+    killed.kill()
+    until(lambda: not house.supervisors())
+    assert process.stdin is not None
+    process.stdin.write("\n")
+    process.stdin.flush()
+    assert line(process) == url
+    assert ask(url, "SELECT 1") == 1
+    assert house.postmaster() != killed
+
+
+def test_a_set_up_that_was_cut_off_is_done_again(empty: House) -> None:
+    cut = empty.start()
+    until(lambda: any(empty.home.glob("new-*/base")))
+    empty.supervisors()[0].kill()
+    assert "died" in cut.communicate()[1]
+    _, url = empty.user()
+    assert ask(url, "SELECT 1") == 1
+    assert [*empty.home.glob("new-*")] == []
+
+
+def test_an_innocent_process_that_got_the_number_of_the_server_is_left_alone(house: House) -> None:
+    """Even one of the server's own user, whom its programs could stop."""
+    user = (house.home / "postgres").stat().st_uid
+    sleeping = house.start("sleep", "600", user=user)
+    (house.home / "postgres/postmaster.pid").write_text(f"{sleeping.pid}\nready\n")
+    _, url = house.user()
+    assert ask(url, "SELECT 1") == 1
+    assert sleeping.poll() is None
+
+
+# --- a command ---------------------------------------------------------------------------------
+
+HOLD = [sys.executable, "-m", "market_spine.embedded"]
+STARTED = """
+import psycopg
+from market_spine import embedded
+with psycopg.connect(embedded.ensure().replace("+psycopg", "")) as connection:
+    print(connection.execute("SELECT pg_postmaster_start_time()").fetchone()[0])
+"""
+
+
+def test_a_command_keeps_one_server_for_all_that_it_runs(house: House) -> None:
+    twice = f"set -e; for n in 1 2; do '{sys.executable}' -c '{STARTED}'; done; exit 7"
+    held = house.start(*HOLD, "sh", "-c", twice)
+    out, err = held.communicate(timeout=60)
+    assert (held.returncode, err) == (7, "")
+    assert len(out.splitlines()) == 2
+    assert len({*out.splitlines()}) == 1
+
+
+def test_a_signal_reaches_the_command(house: House) -> None:
+    waiting = "trap 'exit 3' TERM; echo here; while :; do sleep 0.1; done"
+    held = house.start(*HOLD, "sh", "-c", waiting)
+    assert line(held) == "here"
+    held.terminate()
+    assert held.wait(60) == 3
+
+
+def test_a_command_starts_no_server_where_another_is_named(empty: House) -> None:
+    (empty.folder / ".env").write_text("DATABASE_URL=postgresql://elsewhere/\n")
+    held = empty.start(*HOLD, "echo", "here")
+    assert held.communicate(timeout=60) == ("here\n", "")
+    assert not empty.home.exists()
+
+
+def test_a_command_that_cannot_be_run(house: House) -> None:
+    held = house.start(*HOLD, "no-such-command")
+    assert held.communicate(timeout=60)[1].startswith("error: no-such-command: ")
+    assert held.returncode == 127
+
+
+# --- what can be wrong -------------------------------------------------------------------------
+
+
+def test_data_of_a_version_that_is_not_there(empty: House) -> None:
+    data = empty.home / "postgres"
+    data.mkdir(parents=True)
+    (data / "PG_VERSION").write_text("9\n")
+    with pytest.raises(StoreError, match=r"was made by Postgres 9, .* brings .*18.*: install"):
+        embedded.server(empty.home).__enter__()
+
+
+def test_a_server_that_does_not_start_says_why(house: House) -> None:
+    settings = house.home / "postgres/postgresql.conf"
+    before = settings.read_text()
+    settings.write_text(f"{before}no_such_setting = 1\n")
+    with pytest.raises(StoreError, match=r"did not start: .*no_such_setting.*servers\.log"):
+        embedded.server(house.home).__enter__()
+    settings.write_text(before)
+
+
+def test_a_wheel_that_is_not_installed(house: House) -> None:
+    hidden = house.folder / postgres.WHEEL
+    hidden.mkdir()
+    (hidden / "__init__.py").touch()
+    user = house.start(env={**os.environ, "PYTHONPATH": str(house.folder)})
+    assert "DATABASE_URL, or install" in user.communicate(timeout=60)[1]
+
+
+def test_sockets_of_somebody_else_are_not_used(house: House) -> None:
+    planted = _places.sockets_of(house.home)
+    planted.mkdir()
+    planted.chmod(0o777)
+    try:
+        with pytest.raises(StoreError, match="not this user's"):
+            embedded.server(house.home).__enter__()
+    finally:
+        planted.rmdir()
+
+
+def test_a_lock_that_nobody_answers_for(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    import fcntl
+
+    monkeypatch.setattr(embedded, "WAIT_SECONDS", 0.1)
+    with (house.home / _places.LOCK).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(StoreError, match="does not answer"):
+            embedded.server(house.home).__enter__()
+
+
+# --- where it stands ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["x" * 200, "Ünder a, \"quoted\" 'näme': 50% $HOME/and more"])
+def test_any_folder_will_do(name: str, empty: House) -> None:
+    folder = empty.folder / name
+    folder.mkdir(parents=True)
+    with embedded.server(folder / ".spine") as url:
+        assert ask(url, "SHOW data_directory") == str(folder / ".spine/postgres")
+
+
+@as_root
+def test_root_runs_it_as_nobody_and_opens_nothing(empty: House) -> None:
+    house = empty
+    around = [house.folder, *house.folder.parents]
+    before = modes(*around)
+    with embedded.server(house.home) as url:
+        data = Path(ask(url, "SHOW data_directory"))
+        nobody = pwd.getpwnam("nobody").pw_uid
+        assert data == house.home / "postgres"
+        assert {process.uids().real for process in house.servers()} == {nobody}
+        assert data.stat().st_uid == nobody
+        assert (house.home.stat().st_uid, house.home.stat().st_mode & 0o777) == (0, 0o755)
+    assert modes(*around) == before
+
+
+@as_root
+def test_root_keeps_the_data_of_the_user_whose_it_is(empty: House) -> None:
+    house, games = empty, pwd.getpwnam("games")
+    with embedded.server(house.home):
+        pass
+    for path in (house.home / "postgres", *(house.home / "postgres").rglob("*")):
+        os.chown(path, games.pw_uid, games.pw_gid)
+    with embedded.server(house.home) as url:
+        assert ask(url, "SELECT 1") == 1
+        assert {process.uids().real for process in house.servers()} == {games.pw_uid}
+
+
+@as_root
+def test_root_leaves_private_folders_private(empty: House) -> None:
+    """Both the repo's and the one that the programs are in: they get a place of their own."""
+    house, site = empty, Path(psycopg.__file__).parents[1]
+    private = house.folder / "private"
+    repo, packages = private / "repo", private / "packages"
+    repo.mkdir(parents=True)
+    for part in site.glob(f"{postgres.WHEEL}*"):
+        unused = ignore_patterns("pginstall", "include", "*.a")
+        copytree(part, packages / part.name, symlinks=True, ignore=unused)
+    private.chmod(0o700)
+    paths = [private, *private.parents, *private.rglob("*")]
+    before = modes(*paths)
+    user, url = house.user(cwd=repo, env={**os.environ, "PYTHONPATH": str(packages)})
+    data = Path(ask(url, "SHOW data_directory"))
+    elsewhere = House(repo)
+    elsewhere.home = data.parent
+    try:
+        ask(url, "CREATE TABLE kept AS SELECT 42 AS n")
+        assert str(elsewhere.postmaster().exe()).startswith(str(data.parent))
+        leave(user)
+        elsewhere.await_end()
+        assert modes(*paths) == before
+        assert [*repo.iterdir()] == []
+        with embedded.server(repo / ".spine") as same:
+            assert (same, ask(same, "SELECT n FROM kept")) == (url, 42)
+    finally:
+        user.kill()
+        elsewhere.await_end()
+        rmtree(data.parent)
