@@ -57,7 +57,7 @@ def create_app() -> FastAPI:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.stopping = asyncio.Event()
     to_thread.current_default_thread_limiter().total_tokens = settings().spine_api_threads
-    await to_thread.run_sync(backends.chosen().resume)
+    await to_thread.run_sync(backends.chosen().serve)
     yield
     app.state.stopping.set()
     await to_thread.run_sync(backends.chosen().drain, settings().spine_drain_seconds)

@@ -4,7 +4,7 @@ The query of a listing is a model, so that a parameter that nobody knows is refu
 """
 
 import asyncio
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import Annotated, Literal, cast
 from uuid import UUID
 
@@ -26,22 +26,44 @@ from market_spine.pipelines import Day, Instant
 
 LONGEST = 366  # days, as for a backfill
 
-Text = Annotated[str, AfterValidator(storable)]
+Text = Annotated[
+    str, AfterValidator(storable), Field(json_schema_extra={"pattern": r"^[^\u0000]*$"})
+]
+
+
+def _in_utc(instant: datetime) -> datetime:
+    try:
+        return instant.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("is not within the years 1 to 9999 in UTC") from None
 
 
 class ExecutionQuery(Paging):
     """Which executions."""
 
-    status: Status | None = Field(None, description="Only those in this state.")
-    pipeline: Text | None = Field(None, max_length=100, description="Only those of this pipeline.")
-    parent_id: UUID | None = Field(None, description="Only the children of this execution.")
+    status: Status | None = Field(
+        None, description="Only those in this state.", examples=["succeeded"]
+    )
+    pipeline: Text | None = Field(
+        None,
+        max_length=100,
+        description="Only those of this pipeline.",
+        examples=["otc_backfill_day"],
+    )
+    parent_id: UUID | None = Field(
+        None, description="Only the children of this execution.", examples=[examples.PARENT_ID]
+    )
 
 
 class DeadLetterQuery(Paging):
     """Which dead letters."""
 
-    kind: Literal["execution", "record"] | None = Field(None, description="Only this kind.")
-    include_closed: bool = Field(default=False, description="The closed ones too.")
+    kind: Literal["execution", "record"] | None = Field(
+        None, description="Only this kind.", examples=["record"]
+    )
+    include_closed: bool = Field(
+        default=False, description="The closed ones too.", examples=[False]
+    )
 
 
 class SymbolDays(BaseModel):
@@ -49,7 +71,9 @@ class SymbolDays(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    symbol: Text = Field(min_length=1, max_length=64, examples=["ALDRF"])
+    symbol: Text = Field(
+        min_length=1, max_length=64, description="As the source has it.", examples=["ALDRF"]
+    )
     start: Day = Field(description="The first day.", examples=["2025-11-24"])
     end: Day = Field(
         description=f"The last day, which is included: {LONGEST} days at the most.",
@@ -70,7 +94,7 @@ class SymbolDays(BaseModel):
 class MetricsQuery(SymbolDays):
     """Which days, as they were known when."""
 
-    as_of: Instant | None = Field(
+    as_of: Annotated[Instant, AfterValidator(_in_utc)] | None = Field(
         None,
         description="What was known at this instant, before later corrections. Unset: now.",
         examples=["2025-12-07T00:00:00Z"],

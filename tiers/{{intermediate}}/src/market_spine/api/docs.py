@@ -6,7 +6,15 @@ from typing import Any
 from fastapi import FastAPI
 from pydantic.json_schema import models_json_schema
 
-from market_spine.api import examples, problems
+from market_spine.api.examples import EVENT, PARENT_ID
+from market_spine.api.problems import (
+    MEDIA_TYPE,
+    NOT_JSON,
+    RETRY_SECONDS,
+    Fault,
+    Problem,
+    problem,
+)
 
 Responses = dict[int | str, dict[str, Any]]
 
@@ -50,23 +58,26 @@ TAGS = [
 ]
 
 
-NO_DATE = "Input should be a valid date"
-# One example for each status: the kind, the detail, and the fields at fault.
-EXAMPLES: dict[int, tuple[str, problems.Kind | None, list[problems.Fault]]] = {
-    400: ("Expecting value at character 12", "malformed-json", []),
-    404: (f"there is no execution {examples.PARENT_ID}", "not-found", []),
-    413: ("the body is larger than 1048576 bytes", None, []),
-    415: (problems.NOT_JSON, None, []),
-    422: (
-        "end: 2025-11-24 is before start, 2025-12-05",
-        "invalid-request",
-        [
-            problems.Fault(
-                location="query", field="end", detail="2025-11-24 is before start, 2025-12-05"
-            )
-        ],
-    ),
-    503: ("the store cannot be reached", "unavailable", []),
+BROKEN = "Expecting ',' delimiter at character 12"
+TOO_LARGE = "the body is larger than 1048576 bytes"
+REVERSED = "2025-11-24 is before start, 2025-12-05"
+# One example for each status.
+PROBLEMS = {
+    example.status: example
+    for example in (
+        problem(400, BROKEN, "malformed-json", "/executions", [Fault.of("body", None, BROKEN)]),
+        problem(404, f"there is no execution {PARENT_ID}", "not-found", f"/executions/{PARENT_ID}"),
+        problem(413, TOO_LARGE, None, "/executions", [Fault.of("body", None, TOO_LARGE)]),
+        problem(415, NOT_JSON, None, "/executions"),
+        problem(
+            422,
+            f"end: {REVERSED}",
+            "invalid-request",
+            "/otc/metrics/daily",
+            [Fault.of("query", "end", REVERSED)],
+        ),
+        problem(503, "the store cannot be reached", "unavailable", "/executions"),
+    )
 }
 SUBMITTED: Responses = {
     202: {
@@ -76,7 +87,7 @@ SUBMITTED: Responses = {
                 "description": "Where to follow it.",
                 "required": True,
                 "schema": {"type": "string"},
-                "example": f"/executions/{examples.PARENT_ID}",
+                "example": f"/executions/{PARENT_ID}",
             }
         },
         "links": {
@@ -93,7 +104,7 @@ EVENT_STREAM: Responses = {
         "content": {
             "text/event-stream": {
                 "schema": {"type": "string"},
-                "example": f"data: {json.dumps(examples.EVENT)}\nid: 3\n\n",
+                "example": f"data: {json.dumps(EVENT)}\nid: 3\n\n",
             }
         }
     },
@@ -107,15 +118,11 @@ def failures(*statuses: int) -> Responses:
 
 
 def _failure(status: int) -> dict[str, Any]:
-    detail, kind, faults = EXAMPLES[status]
-    example = problems.problem(status, detail, kind, "/executions", faults)
+    example = PROBLEMS[status]
     content = {"schema": {"$ref": "#/components/schemas/Problem"}, "example": example.model_dump()}
-    failure: dict[str, Any] = {
-        "description": example.title,
-        "content": {problems.MEDIA_TYPE: content},
-    }
+    failure: dict[str, Any] = {"description": example.title, "content": {MEDIA_TYPE: content}}
     if status == 503:
-        seconds = {"schema": {"type": "integer"}, "example": problems.RETRY_SECONDS}
+        seconds = {"schema": {"type": "integer"}, "example": RETRY_SECONDS}
         failure["headers"] = {"Retry-After": {"description": "Seconds.", **seconds}}
     return failure
 
@@ -127,7 +134,7 @@ class DocumentedApp(FastAPI):
         """The document."""
         document = super().openapi()
         _, schemas = models_json_schema(
-            [(problems.Problem, "serialization")], ref_template="#/components/schemas/{model}"
+            [(Problem, "serialization")], ref_template="#/components/schemas/{model}"
         )
         document["components"]["schemas"] |= schemas["$defs"]
         return document

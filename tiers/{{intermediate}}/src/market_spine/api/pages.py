@@ -25,11 +25,14 @@ class Paging(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    limit: int = Field(default=50, ge=1, le=1000, description="How many at the most.")
+    limit: int = Field(
+        default=50, ge=1, le=1000, description="How many at the most.", examples=[50]
+    )
     cursor: str | None = Field(
         default=None,
         max_length=500,
         description="The `next_cursor` of the page before, asked for with the same filters.",
+        examples=["hsGc-l3-_ongjfMkIjAxYTIwZGM3LWZmZTYtNzAyYy05OGE5LWZiNjRiMzFmMmZhZiI"],
     )
 
 

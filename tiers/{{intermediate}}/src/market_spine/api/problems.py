@@ -6,7 +6,7 @@ nothing but that there was one: the log has the rest.
 
 from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
-from typing import Any, Literal, cast
+from typing import Any, Literal, Self, cast
 from urllib.parse import quote
 
 import orjson
@@ -50,6 +50,11 @@ class Fault(BaseModel):
     location: Literal["body", "query", "path", "header"]
     field: str | None = Field(description="Where in it, as `params.start_date`. Null: all of it.")
     detail: str
+
+    @classmethod
+    def of(cls, location: Any, field: str | None, detail: str) -> Self:
+        """A fault, from its parts in their order."""
+        return cls(location=location, field=field, detail=detail)
 
 
 class Problem(BaseModel):
@@ -161,13 +166,11 @@ def _faults(found: Iterable[Mapping[str, Any]]) -> list[Fault]:
     faults = []
     for error in found:
         location, *field = error["loc"]
-        faults.append(
-            Fault(
-                location=location,
-                field=_sendable(".".join(map(str, field))) or None,
-                detail=_sendable(error["msg"].removeprefix("Value error, ")),
-            )
-        )
+        detail = error["msg"].removeprefix("Value error, ")
+        for limit in error.get("ctx", {}).values():
+            detail = detail.replace(repr(limit), str(limit))  # a date as people write it
+        name = _sendable(".".join(map(str, field)))
+        faults.append(Fault.of(location, name or None, _sendable(detail)))
     return faults
 
 
