@@ -41,6 +41,12 @@ ROUNDS = {
 }
 
 
+@pytest.fixture(scope="module")
+def store() -> str:
+    """A folder with its store is copied here, which is a file."""
+    return "sqlite"
+
+
 def tape() -> str:
     """Two days with all that makes a merge hard: duplicates, conflicts, corrections, faults."""
     rows = []

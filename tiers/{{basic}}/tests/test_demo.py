@@ -21,10 +21,10 @@ def with_sample(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def staged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def staged(store: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder whose store was filled stage by stage."""
     folder = with_sample(tmp_path_factory.mktemp("staged"))
-    with spine_in(folder) as spine:
+    with spine_in(folder, store) as spine:
         spine.run("otc_ingest")
         spine.settle()
     return folder
@@ -42,13 +42,13 @@ def expected() -> dict[tuple[str, str], dict[str, object]]:
     return rows
 
 
-def test_the_metrics_equal_those_of_the_oracle(staged: Path) -> None:
-    with spine_in(staged) as spine:
+def test_the_metrics_equal_those_of_the_oracle(staged: Path, store: str) -> None:
+    with spine_in(staged, store) as spine:
         assert spine.gold() == expected()
 
 
-def test_every_kind_of_fault_of_the_sample_is_a_letter(staged: Path) -> None:
-    with spine_in(staged) as spine:
+def test_every_kind_of_fault_of_the_sample_is_a_letter(staged: Path, store: str) -> None:
+    with spine_in(staged, store) as spine:
         fields = [field for field, _ in spine.faults()]
         assert {*fields} == {
             *("row", "trade_id", "source_seq", "event", "symbol", "trade_ts", "reported_at"),
@@ -57,8 +57,8 @@ def test_every_kind_of_fault_of_the_sample_is_a_letter(staged: Path) -> None:
         spine.check_ledger()
 
 
-def test_everything_twice_adds_a_capture_and_changes_nothing(staged: Path) -> None:
-    with spine_in(staged) as spine:
+def test_everything_twice_adds_a_capture_and_changes_nothing(staged: Path, store: str) -> None:
+    with spine_in(staged, store) as spine:
         before, rows = spine.state(), spine.count(otc_trades_raw)
         letters = spine.letters()
         captures = spine.count(otc_captures)
@@ -73,8 +73,8 @@ def test_everything_twice_adds_a_capture_and_changes_nothing(staged: Path) -> No
         assert spine.letters(closed=True) == []
 
 
-def test_a_backfill_gives_the_same_gold(tmp_path: Path) -> None:
-    with spine_in(with_sample(tmp_path)) as spine:
+def test_a_backfill_gives_the_same_gold(tmp_path: Path, store: str) -> None:
+    with spine_in(with_sample(tmp_path), store) as spine:
         parent = spine.run("otc_backfill_range", **RANGE)
         assert spine.gold() == expected()
         assert parent["result"] == {"days": len(DAYS)}
@@ -102,15 +102,15 @@ def test_a_backfill_gives_the_same_gold(tmp_path: Path) -> None:
         assert spine.state() == before
 
 
-def test_days_may_be_filled_in_any_order(tmp_path: Path) -> None:
-    with spine_in(with_sample(tmp_path)) as spine:
+def test_days_may_be_filled_in_any_order(tmp_path: Path, store: str) -> None:
+    with spine_in(with_sample(tmp_path), store) as spine:
         for day in reversed(DAYS):
             spine.run("otc_backfill_day", day=day)
         assert spine.gold() == expected()
 
 
-def test_a_backfill_of_some_symbols_is_their_part(tmp_path: Path) -> None:
-    with spine_in(with_sample(tmp_path)) as spine:
+def test_a_backfill_of_some_symbols_is_their_part(tmp_path: Path, store: str) -> None:
+    with spine_in(with_sample(tmp_path), store) as spine:
         spine.run("otc_backfill_range", **RANGE, symbols="ALDRF,TWLE")
         gold = {key: day for key, day in expected().items() if key[0] in ("ALDRF", "TWLE")}
         assert spine.gold() == gold

@@ -9,7 +9,14 @@ from uuid import UUID
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    invariant,
+    multiple,
+    rule,
+    run_state_machine_as_test,
+)
 
 from market_spine import backends, database, dispatcher, ledger
 from market_spine.errors import SupersededError
@@ -71,13 +78,14 @@ class LedgerMachine(RuleBasedStateMachine):
     """Calls the ledger and the model alike, and compares them after each call."""
 
     ids = Bundle("ids")
+    store = "sqlite"
 
     def __init__(self) -> None:
         super().__init__()
         self.nodes: dict[UUID, Node] = {}
         self.retried: dict[UUID, UUID] = {}
         self.folder = TemporaryDirectory()
-        self.context = spine_in(Path(self.folder.name))
+        self.context = spine_in(Path(self.folder.name), self.store)
         self.spine: Spine = self.context.__enter__()
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(backends, "chosen", QuietBackend)
@@ -178,5 +186,10 @@ class LedgerMachine(RuleBasedStateMachine):
         self.spine.check_ledger()
 
 
-TestLedgerMachine = LedgerMachine.TestCase
-TestLedgerMachine.settings = settings(max_examples=scaled(15), stateful_step_count=25)
+def test_the_ledger_equals_the_model(store: str) -> None:
+    class Machine(LedgerMachine):
+        pass
+
+    Machine.store = store
+    chosen = settings(max_examples=scaled(15), stateful_step_count=25)
+    run_state_machine_as_test(Machine, settings=chosen)

@@ -10,6 +10,12 @@ from market_spine.settings import Settings, settings
 from tests.support import REPO, Spine
 
 
+@pytest.fixture(scope="module")
+def store() -> str:
+    """Settings are the same with every store."""
+    return "sqlite"
+
+
 def documented() -> dict[str, str]:
     """Each setting of `.env.example` and the words above it."""
     text = (REPO / ".env.example").read_text()

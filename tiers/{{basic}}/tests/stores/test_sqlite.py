@@ -24,6 +24,12 @@ COMMANDS = [
 each_command = pytest.mark.parametrize("args", COMMANDS, ids=" ".join)
 
 
+@pytest.fixture(scope="module")
+def store() -> str:
+    """Only this one."""
+    return "sqlite"
+
+
 @each_command
 def test_a_file_that_is_no_database_is_left_alone(args: list[str], spine: Spine) -> None:
     spine.store.write_text("my shopping list\n" * 100)

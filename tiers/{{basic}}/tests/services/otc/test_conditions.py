@@ -18,14 +18,14 @@ def test_every_code_of_the_tape_is_in_one_of_the_groups() -> None:
 
 
 @pytest.fixture(scope="module")
-def days(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+def days(store: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     """Gold of a trade, and of a cancel, under each code; the code and the event are its symbol."""
     rows = [
         trade(symbol(code, event), symbol=symbol(code, event), event=event, conditions=code)
         for code in BOTH + PRICE + VOLUME + NEITHER
         for event in ("original", "cancel")
     ]
-    with spine_in(tmp_path_factory.mktemp("conditions")) as spine:
+    with spine_in(tmp_path_factory.mktemp("conditions"), store) as spine:
         spine.take(*rows)
         assert spine.letters() == []
         return {symbol: day for (symbol, _), day in spine.gold().items()}

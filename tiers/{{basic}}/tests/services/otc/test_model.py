@@ -107,9 +107,9 @@ def check_as_of(symbols: set[str], captures: Sequence[Captured]) -> None:
 
 
 @settings(max_examples=scaled(25))
-@given(plans())
-def test_the_store_equals_the_model(plan: Plan) -> None:
-    with TemporaryDirectory() as folder, spine_in(Path(folder)) as spine:
+@given(plan=plans())
+def test_the_store_equals_the_model(store: str, plan: Plan) -> None:
+    with TemporaryDirectory() as folder, spine_in(Path(folder), store) as spine:
         carry_out(spine, plan)
         expected = model.expected(plan.captures)
         assert versions_in(spine) == expected.versions

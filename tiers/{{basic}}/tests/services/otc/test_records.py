@@ -115,8 +115,8 @@ class Outcome(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
-    with spine_in(tmp_path_factory.mktemp("malformed")) as spine:
+def outcome(store: str, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    with spine_in(tmp_path_factory.mktemp("malformed"), store) as spine:
         rows = [malformed(kind) for kind in MALFORMED]
         lines = [line for line, _ in SHAPES.values()]
         spine.take(*rows, *lines, trade("GOOD-1"), trade("GOOD-2"))
