@@ -7,7 +7,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib import import_module
-from importlib.metadata import version
 from pkgutil import iter_modules
 
 from anyio import to_thread
@@ -33,7 +32,7 @@ def create_app() -> FastAPI:
         )
     app = docs.DocumentedApp(
         title="Market Spine",
-        version=version("market-spine"),
+        version="1",
         description=docs.DESCRIPTION,
         openapi_tags=docs.TAGS,
         generate_unique_id_function=lambda route: route.name,
