@@ -38,7 +38,7 @@ class Context:
         """Turn records that cannot be processed into dead letters; returns how many are new."""
         return ledger.reject_records(self.connection, self.execution, rejections)
 
-    def close_letters(self, record_hashes: set[str]) -> int:
+    def close_letters(self, record_hashes: Iterable[str]) -> int:
         """Close the open letters of records that are processed now; returns how many there were."""
         return ledger.close_record_letters(self.connection, record_hashes)
 

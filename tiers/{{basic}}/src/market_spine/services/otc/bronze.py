@@ -81,7 +81,7 @@ def store_capture(
 def _rows(
     source: str, records: Iterable[Record], mapping: SourceMapping
 ) -> Iterator[tuple[str, int, str, str]]:
-    read_trade_id = mapping.readers.get("trade_id")
+    read_trade_id, of_source = mapping.readers.get("trade_id"), source.encode()
     for file, row, payload in records:
         try:
             trade_id = (
@@ -89,10 +89,10 @@ def _rows(
             )
         except (RejectedError, KeyError):
             trade_id = ""
-        canonical = orjson.dumps(payload, option=orjson.OPT_SORT_KEYS).decode()
+        canonical = orjson.dumps(payload, option=orjson.OPT_SORT_KEYS)
         # The parts are set apart by the unit separator.
-        covered = f"{source}\x1f{trade_id}\x1f{canonical}".encode()
-        yield file, row, canonical, sha256(covered).hexdigest()
+        covered = b"\x1f".join((of_source, trade_id.encode(), canonical))
+        yield file, row, canonical.decode(), sha256(covered).hexdigest()
 
 
 def pending_captures(connection: Connection) -> list[Capture]:

@@ -7,9 +7,11 @@ trade is UTC; its date is the date in New York at that instant.
 """
 
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import NamedTuple
+from operator import itemgetter
+from typing import Any, NamedTuple
 
 from market_spine.schema import EPOCH, MICROSECOND
 from market_spine.services.otc import conditions
@@ -50,6 +52,15 @@ class TradeRecord(NamedTuple):
     conditions: str
     price_eligible: bool
     volume_eligible: bool
+
+
+RecordFields = tuple[Any, ...]  # a TradeRecord, or a plain tuple of the same
+
+TRADE_OF: Callable[[RecordFields], str] = itemgetter(TradeRecord._fields.index("trade_id"))
+HASH_OF: Callable[[RecordFields], str] = itemgetter(TradeRecord._fields.index("record_hash"))
+DAY_OF: Callable[[RecordFields], tuple[str, str]] = itemgetter(
+    TradeRecord._fields.index("symbol"), TradeRecord._fields.index("trade_date")
+)
 
 
 def read_record(

@@ -67,12 +67,12 @@ def history(sightings: Iterable[Sighting]) -> History:
     return History(sorted(versions + superseded, key=lambda v: v.known_from), rejected)
 
 
-def _place(sighting: Sighting) -> tuple[int, int, int, tuple[int, ...]]:
+def _place(sighting: Sighting) -> tuple[int, int, int, int]:
     """Sorts the winner first: the highest rank, but among originals the lowest."""
     sign = 1 if sighting.event == EVENTS[0] else -1
     return (
         -EVENTS.index(sighting.event),
         sign * sighting.reported_at,
         sign * sighting.source_seq,
-        tuple(sign * byte for byte in sighting.record_hash.encode()),
+        sign * int.from_bytes(sighting.record_hash.encode()),  # hashes are of one length
     )

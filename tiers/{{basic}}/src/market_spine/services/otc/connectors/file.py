@@ -103,11 +103,8 @@ def _records(path: Path, name: str, lines: Any, mapping: SourceMapping) -> Itera
                 f"the mapping's delimiter is '{mapping.delimiter}'"
             )
         width = len(header)
-        row_number = 0
-        for fields in lines:
-            if not fields:
-                continue  # a blank line is no record
-            row_number += 1
+        not_blank = filter(None, lines)
+        for row_number, fields in enumerate(not_blank, start=1):
             payload = dict(zip(header, fields))  # noqa: B905  (a row may be too short or too long)
             if len(fields) > width:
                 payload[EXTRA] = mapping.delimiter.join(fields[width:])
