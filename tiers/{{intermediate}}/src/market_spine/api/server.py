@@ -38,12 +38,17 @@ def serve(host: str, port: int) -> None:
 
 
 def _listening(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # Only where a socket names its protocol does asyncio turn off Nagle's delay of 40 ms.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family, backlog=512)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
     except OSError as error:
+        listener.close()
         reason = f"cannot listen on {host}, port {port}: {error.strerror or error}"
         raise RequestError(f"{reason}; name another with --port, or 0 for a free one") from error
+    return listener
 
 
 class _Server(uvicorn.Server):

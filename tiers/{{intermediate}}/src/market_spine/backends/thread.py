@@ -22,6 +22,7 @@ from market_spine.errors import StoreError
 from market_spine.settings import settings
 
 RANK = 10
+DEFERS = True
 
 POLL_SECONDS = 5.0  # what was submitted without being heard of waits for so long at the most
 RETRY_SECONDS = 1.0  # between two attempts to reach a store that is gone
