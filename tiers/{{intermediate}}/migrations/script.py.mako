@@ -1,14 +1,13 @@
-"""${message}"""
+"""${message}."""
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = ${repr(up_revision)}
-down_revision = ${repr(down_revision)}
-branch_labels = ${repr(branch_labels)}
-depends_on = ${repr(depends_on)}
+revision = "${up_revision}"
+down_revision = "${down_revision}"
+branch_labels = None
+depends_on = ${repr(depends_on).replace("'", '"')}
 
 
 def upgrade() -> None:
-    """Change the schema; what `schema.py` says must be what is here afterwards."""
-    ${upgrades if upgrades else "pass"}
+    """Make the database what schema.py says."""

@@ -2,7 +2,6 @@
 
 import sqlalchemy as sa
 from alembic import op
-from sqlalchemy.dialects.postgresql import JSONB
 
 revision = "intermediate_0001"
 down_revision = None
@@ -11,7 +10,7 @@ depends_on = None
 
 WORD = sa.String(collation="C")
 INSTANT = sa.DateTime(timezone=True)
-JSON = JSONB()
+JSON = sa.JSON()
 
 
 def exact(scale: int) -> sa.Numeric[object]:

@@ -4,7 +4,9 @@ Their files stand in the folder `migrations`, one labelled branch for each tier 
 `own` for this repo's. An upgrade is one transaction: if any of it fails, nothing has changed.
 """
 
+import io
 import os
+from contextlib import redirect_stdout
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -63,12 +65,13 @@ def revision(message: str) -> Path:
     own = [head for head in script.get_heads() if OWN in script.get_revision(head).branch_labels]
     if len(own) != 1:
         raise RequestError(f"the branch '{OWN}' of the migrations has {len(own)} heads, not one")
-    number = sum(1 for _ in script.iterate_revisions(own[0], "base")) + 1
+    number = sum(OWN in known.branch_labels for known in script.walk_revisions()) + 1
     others: Any = [head for head in script.get_heads() if head not in own]
-    made: Any = command.revision(
-        _config(), message, head=own[0], rev_id=f"{OWN}_{number:04}", depends_on=others
-    )
-    return Path(made.path)
+    with redirect_stdout(io.StringIO()):  # it says what its caller will say better
+        made: Any = command.revision(
+            _config(), message, head=own[0], rev_id=f"{OWN}_{number:04}", depends_on=others
+        )
+    return Path(os.path.relpath(made.path))
 
 
 def _applied(connection: Connection) -> set[str]:

@@ -130,7 +130,7 @@ def connect(url: str) -> Engine:
 
 
 def _json(value: Any) -> str:
-    return orjson.dumps(value).decode().replace(r"\u0000", r"\u2400")
+    return orjson.dumps(value).decode()
 
 
 class _Characters(Dumper):
