@@ -65,7 +65,7 @@ book: render-$(TIER)  ## print a tier as one Markdown document (TIER=basic)
 	@cd out/market-spine-$(TIER) && sh "$(CURDIR)/.ci/book" $(TIER)
 
 bench: setup  ## time the pipeline of every tier against its limit
-	@set -e; for tier in $(TIERS); do $(BIN)/python tests/benchmarks/bench_pipeline.py all --tier $$tier; done
+	@set -e; for tier in $(TIERS); do $(BIN)/python tests/benchmarks/bench.py all --tier $$tier; done
 
 lock: setup  ## lock the tools anew, after pyproject.toml has changed
 	@$(BIN)/uv pip compile -q --universal --generate-hashes --no-header --no-emit-index-url --group dev -o requirements-dev.lock

@@ -26,8 +26,10 @@ def _has_docker() -> bool:
     """Whether a Docker engine answers; where tests must not be skipped, it has to."""
     if os.environ.get("CI"):
         return True
-    found = shutil.which("docker")
-    return bool(found) and subprocess.run([found, "info"], capture_output=True).returncode == 0
+    docker = shutil.which("docker")
+    return (
+        docker is not None and not subprocess.run([docker, "info"], capture_output=True).returncode
+    )
 
 
 needs_docker = pytest.mark.skipif(not _has_docker(), reason="there is no Docker engine")

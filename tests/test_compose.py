@@ -36,7 +36,9 @@ class Stack:
     environment: dict[str, str] = field(default_factory=dict)
 
     def compose(self, *command: str) -> str:
-        done = run("sh", "scripts/compose.sh", *command, cwd=self.repo, **self.environment)
+        done = run(
+            "sh", "scripts/compose.sh", *command, cwd=self.repo, exit_code=0, **self.environment
+        )
         return done.stdout
 
     def call(self, path: str, body: object = None) -> tuple[int, Any]:
@@ -67,7 +69,7 @@ def stack(rendered: Path, tmp_path: Path) -> Iterator[Stack]:
     environment = {"COMPOSE_PROJECT_NAME": f"smoke-{port}", "API_PORT": str(port)}
     found = Stack(repo, port, environment)
     try:
-        run("make", "up", cwd=repo, **environment)
+        run("make", "up", cwd=repo, exit_code=0, **environment)
         yield found
     finally:
         found.compose("down", "--volumes", "--rmi=local", "--timeout=10")
@@ -104,7 +106,9 @@ def test_a_backfill_outlives_a_restart_of_the_database(stack: Stack) -> None:
     assert [child["status"] for child in children["items"]] == ["succeeded"] * 9
 
     for symbol in sorted({row["symbol"] for row in expected()}):
-        _, answer = stack.call(f"/otc/metrics/daily?symbol={symbol}&start=2025-11-24&end=2025-12-05")
+        _, answer = stack.call(
+            f"/otc/metrics/daily?symbol={symbol}&start=2025-11-24&end=2025-12-05"
+        )
         got = [
             {name: "" if value is None else str(value) for name, value in day.items()}
             for day in answer["items"]
@@ -120,4 +124,6 @@ def test_the_image_is_one_that_may_run_anywhere(stack: Stack) -> None:
     assert inside("id", "-u") != "0"
     assert inside("sh", "-c", "touch /app/x 2>/dev/null || echo no") == "no"
     assert "otc_backfill_range" in inside("spine", "pipelines")
-    assert inside("python", "-c", "import importlib.util as u; print(u.find_spec('pytest'))") == "None"
+    assert (
+        inside("python", "-c", "import importlib.util as u; print(u.find_spec('pytest'))") == "None"
+    )

@@ -1,0 +1,74 @@
+"""Measure a rendered tier against the bars it must meet, on trades made by the seeded generator.
+
+A bar that is missed is only said. What fails the command is a wrong result.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import asdict
+
+import bench_api
+import bench_pipeline
+from harness import ROOT, Report, Tier, bench_folder, rendered
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Measure a rendered tier against its bars.")
+    parser.add_argument("--tier", default="basic")
+    parser.add_argument("--trades", type=int, default=1_000_000)
+    parser.add_argument("--repeat", type=int, default=3, help="runs of `speed`; medians are shown")
+    measurements: dict[str, Callable[[Tier], Report]] = {
+        "speed": lambda tier: bench_pipeline.speed(tier, args.trades, args.repeat),
+        "memory": lambda tier: bench_pipeline.memory(tier, args.trades),
+        "recompute": lambda tier: bench_pipeline.recompute(tier, args.trades),
+        "start": bench_pipeline.start,
+    }
+    of_the_api: dict[str, Callable[[Tier], Report]] = {
+        "reads": lambda tier: bench_api.reads(tier, args.trades),
+        "submits": lambda tier: bench_api.submits(tier, args.trades),
+    }
+    choices = [*measurements, *of_the_api, "all"]
+    parser.add_argument("what", nargs="?", choices=choices, default="speed")
+    args = parser.parse_args()
+    with rendered(args.tier) as tier:
+        if (tier.folder / "src/market_spine/api").is_dir():
+            measurements |= of_the_api
+        reports = {
+            name: measurement(tier)
+            for name, measurement in measurements.items()
+            if args.what in (name, "all")
+        }
+    print(f"\n{args.tier}, on {os.cpu_count()} processors")
+    bars = [bar for report in reports.values() for bar in report.bars]
+    print(*bars, sep="\n")
+    result = {
+        "tier": args.tier,
+        "template": described(),
+        "processors": os.cpu_count(),
+        "python": platform.python_version(),
+        **{name: report.figures for name, report in reports.items()},
+        "bars": [{**asdict(bar), "met": bar.met} for bar in bars],
+    }
+    path = bench_folder() / f"results-{args.tier}.json"
+    path.write_text(json.dumps(result, indent=2) + "\n")
+    print(f"written to {path.relative_to(ROOT)}")
+
+
+def described() -> str | None:
+    """The commit of the template; None where it is a plain folder."""
+    git = shutil.which("git")
+    if not git:
+        return None
+    command = [git, "-C", str(ROOT), "describe", "--always", "--dirty", "--tags"]
+    return subprocess.run(command, capture_output=True, text=True).stdout.strip() or None
+
+
+if __name__ == "__main__":
+    main()
