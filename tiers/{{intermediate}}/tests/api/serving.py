@@ -20,12 +20,13 @@ from tests.support import REPO
 PROBLEM = "application/problem+json"
 TERMINAL = ("succeeded", "failed", "cancelled")
 LOG = "api.log"
-# The command, with one more folder of pipelines: a test adds some as a user does, by a file.
+# The command, with more pipelines and backends: a test adds some as a user does, by a file.
 COMMAND = """
 import sys
-from market_spine import pipelines
+from market_spine import backends, pipelines
 from market_spine.cli import main
 pipelines.__path__.append("pipelines")
+backends.__path__.append("backends")
 main()
 """
 # A pipeline that runs until its cancel is asked for, or a file is there.

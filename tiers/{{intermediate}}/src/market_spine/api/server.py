@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Sequence
+from math import ceil
 from typing import Any, cast
 
 import uvicorn
@@ -28,11 +29,14 @@ def serve(host: str, port: int) -> None:
     with _listening(host, port) as listener:
         config = uvicorn.Config(
             app,
+            http="h11",  # which, unlike the others, reads no endless headers
+            ws="none",
+            lifespan="on",
             log_config=None,
             access_log=False,
-            lifespan="on",
+            proxy_headers=False,
             server_header=False,
-            timeout_graceful_shutdown=int(settings().spine_drain_seconds),
+            timeout_graceful_shutdown=ceil(settings().spine_drain_seconds),
         )
         _Server(config).run(sockets=[listener])
 

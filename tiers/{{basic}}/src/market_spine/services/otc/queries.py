@@ -51,12 +51,13 @@ def trades(
     end: date,
     *,
     limit: int,
-    after: tuple[datetime, int, int] | None = None,
+    after: tuple[date, datetime, int, int] | None = None,
 ) -> Sequence[dict[str, Any]]:
     """The trades of a symbol that stand, from start to end, both included, in the order of time.
 
     Args:
-        after: the (trade_ts, source_seq, version_id) of the last trade of the page before.
+        after: the (trade_date, trade_ts, source_seq, version_id) of the last trade of the page
+            before.
 
     Raises:
         RequestError: the dates are reversed.
@@ -64,6 +65,7 @@ def trades(
     """
     _check(connection, symbol, start, end)
     silver = otc_trades.c
+    order = (silver.trade_date, silver.trade_ts, silver.source_seq, silver.version_id)
     chosen = (
         select(otc_trades)
         .where(
@@ -71,12 +73,12 @@ def trades(
             silver.trade_date.between(start, end),
             silver.known_to.is_(None),
         )
-        .order_by(silver.trade_date, silver.trade_ts, silver.source_seq, silver.version_id)
+        .order_by(*order)
         .limit(limit)
     )
     if after is not None:
-        place = tuple_(silver.trade_ts, silver.source_seq, silver.version_id)
-        chosen = chosen.where(place > tuple_(*after))
+        place = tuple_(*after, types=[column.type for column in order])
+        chosen = chosen.where(tuple_(*order) > place)
     return [row._asdict() for row in connection.execute(chosen)]
 
 

@@ -31,15 +31,14 @@ def daily_metrics(query: deps.Metrics) -> DayMetricsList:
 @router.get("/trades")
 def list_trades(query: deps.Trades) -> TradePage:
     """List a symbol's trades, each as it stands, in the order of time."""
-    after = pages.read(query, PLACE)
     with database.snapshot() as connection:
         found = queries.trades(
             connection,
             query.symbol,
-            max(query.start, after[0]) if after else query.start,
+            query.start,
             query.end,
             limit=query.limit + 1,
-            after=after[1:] if after else None,
+            after=pages.read(query, PLACE),
         )
     shown, cursor = pages.cut(query, PLACE, found, _place)
     return TradePage(items=[Trade.model_validate(row) for row in shown], next_cursor=cursor)
