@@ -27,9 +27,9 @@ def _has_docker() -> bool:
     if os.environ.get("CI"):
         return True
     docker = shutil.which("docker")
-    return (
-        docker is not None and not subprocess.run([docker, "info"], capture_output=True).returncode
-    )
+    if docker is None:
+        return False
+    return subprocess.run([docker, "info"], capture_output=True).returncode == 0
 
 
 needs_docker = pytest.mark.skipif(not _has_docker(), reason="there is no Docker engine")

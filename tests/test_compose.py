@@ -36,10 +36,8 @@ class Stack:
     environment: dict[str, str] = field(default_factory=dict)
 
     def compose(self, *command: str) -> str:
-        done = run(
-            "sh", "scripts/compose.sh", *command, cwd=self.repo, exit_code=0, **self.environment
-        )
-        return done.stdout
+        script = ("sh", "scripts/compose.sh")
+        return run(*script, *command, cwd=self.repo, exit_code=0, **self.environment).stdout
 
     def call(self, path: str, body: object = None) -> tuple[int, Any]:
         """The status of an answer, and what it says."""
