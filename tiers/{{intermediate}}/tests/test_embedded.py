@@ -3,11 +3,11 @@
 import os
 import pwd
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from shutil import copytree, ignore_patterns, rmtree
@@ -91,11 +91,15 @@ def new_folder() -> Iterator[Path]:
 
 @contextmanager
 def house_in(folder: Path) -> Iterator[House]:
-    """A house whose users are ended, and which has nothing running then, whatever a test does."""
+    """A house that has nothing running any more when its users have ended, whatever they did."""
     house = House(folder)
     with house.users:
         yield house
-    house.await_end()
+    try:
+        house.await_end()
+    finally:
+        for process in [*house.supervisors(), *house.servers()]:
+            process.kill()
 
 
 @pytest.fixture
@@ -126,6 +130,12 @@ def line(process: subprocess.Popen[str]) -> str:
     said = process.stdout.readline().strip()
     assert said, process.communicate()
     return said
+
+
+def write(process: subprocess.Popen[str], text: str) -> None:
+    assert process.stdin is not None
+    process.stdin.write(text)
+    process.stdin.flush()
 
 
 def leave(process: subprocess.Popen[str]) -> None:
@@ -193,7 +203,11 @@ def test_no_port_is_opened_and_nobody_else_can_open_the_socket(house: House) -> 
 
 
 def test_many_that_start_at_once_share_one_server(empty: House) -> None:
-    starting = [empty.start() for _ in range(8)]
+    when_told = f"import market_spine.embedded; print('here', flush=True); input(){USER}"
+    starting = [empty.start(sys.executable, "-c", when_told) for _ in range(8)]
+    assert {line(process) for process in starting} == {"here"}
+    for process in starting:
+        write(process, "\n")
     assert len({line(process) for process in starting}) == 1
     assert len(empty.supervisors()) == 1
     for process in starting:
@@ -291,16 +305,17 @@ def test_the_orphan_of_a_killed_supervisor_is_stopped_at_the_next_start(house: H
 def test_a_killed_server_is_started_anew_for_the_next_user(house: House) -> None:
     """Even if one of its processes is too busy to notice the end, which keeps a new one away."""
     _, url = house.user()
-    with ThreadPoolExecutor(1) as pool:
-        busy = pool.submit(ask, url, ENDLESS)
-        until(lambda: ask(url, "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'DO%'"))
-        house.postmaster().kill()
-        until(lambda: not house.supervisors())
-        assert house.servers() != []
-        _, same = house.user()
-        assert ask(same, "SELECT 1") == 1
-        with pytest.raises(psycopg.OperationalError):
-            busy.result()
+    asking = (
+        f"import psycopg; psycopg.connect({url.replace('+psycopg', '')!r}).execute({ENDLESS!r})"
+    )
+    busy = house.start(sys.executable, "-c", asking)
+    until(lambda: ask(url, "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'DO%'"))
+    house.postmaster().kill()
+    until(lambda: not house.supervisors())
+    assert house.servers() != []
+    _, same = house.user()
+    assert ask(same, "SELECT 1") == 1
+    assert "OperationalError" in busy.communicate(timeout=60)[1]
 
 
 def test_a_user_who_asks_again_gets_a_server_again(house: House) -> None:
@@ -314,9 +329,7 @@ while True:
     url, killed = line(process), house.postmaster()
     killed.kill()
     until(lambda: not house.supervisors())
-    assert process.stdin is not None
-    process.stdin.write("\n")
-    process.stdin.flush()
+    write(process, "\n")
     assert line(process) == url
     assert ask(url, "SELECT 1") == 1
     assert house.postmaster() != killed
@@ -415,11 +428,16 @@ def test_sockets_of_somebody_else_are_not_used(house: House) -> None:
     planted = _places.sockets_of(house.home)
     planted.mkdir()
     planted.chmod(0o777)
-    try:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(planted / _places.SUPERVISOR))
+        listener.listen()
         with pytest.raises(StoreError, match="not this user's"):
             embedded.server(house.home).__enter__()
-    finally:
-        planted.rmdir()
+    rmtree(planted)
+    planted.symlink_to(house.folder)
+    with pytest.raises(StoreError, match="not this user's"):
+        embedded.server(house.home).__enter__()
+    planted.unlink()
 
 
 def test_a_lock_that_nobody_answers_for(house: House, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ and its programs. What he cannot reach is not opened to him: it stands elsewhere
 import hashlib
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 from market_spine.errors import StoreError
@@ -25,15 +26,13 @@ def make_home(folder: Path) -> Path:
     Raises:
         OSError: it cannot be made.
     """
-    home = folder
-    if os.geteuid() == 0 and not (folder / LOCK).exists():
-        elsewhere = OF_THE_SYSTEM / f"market-spine-{_digest(folder)}"
-        if elsewhere.exists() or not reachable(folder.parent):
-            home = elsewhere
-    if not home.exists():
-        home.mkdir(exist_ok=True)
+    home = _home_of(folder) if os.geteuid() == 0 else folder
+    with suppress(FileExistsError):
+        home.mkdir(parents=True)
         if os.geteuid() == 0:
-            home.chmod(0o755)  # whatever the umask: it is new, and nothing in it is open
+            home.chmod(0o755)  # whatever the umask: it is new, and nothing in it is open to others
+        if home != folder:
+            (home / "folder").symlink_to(folder)  # tells whose it is
     return home
 
 
@@ -58,6 +57,12 @@ def check_own(folder: Path) -> None:
     own = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
     if not own or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise StoreError(f"{folder} is not this user's: be the user whose it is, or remove it")
+
+
+def _home_of(folder: Path) -> Path:
+    elsewhere = OF_THE_SYSTEM / f"market-spine-{_digest(folder)}"
+    begun = (folder / LOCK).exists()
+    return folder if begun or (reachable(folder.parent) and not elsewhere.exists()) else elsewhere
 
 
 def _digest(path: Path) -> str:

