@@ -1,6 +1,7 @@
 """Serving the API until a signal ends it: open requests may finish, and event streams are ended."""
 
 import socket
+import sys
 from collections.abc import Sequence
 from math import ceil
 from typing import Any, cast
@@ -11,6 +12,9 @@ from market_spine import database
 from market_spine.api.app import create_app
 from market_spine.errors import RequestError
 from market_spine.settings import settings
+
+# A run computes in a thread beside the requests, and each of these waits for its turn many times.
+SWITCH_SECONDS = 0.0005
 
 
 def serve(host: str, port: int) -> None:
@@ -38,6 +42,7 @@ def serve(host: str, port: int) -> None:
             server_header=False,
             timeout_graceful_shutdown=ceil(settings().spine_drain_seconds),
         )
+        sys.setswitchinterval(SWITCH_SECONDS)
         _Server(config).run(sockets=[listener])
 
 
