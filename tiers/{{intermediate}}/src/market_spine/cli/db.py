@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from market_spine.cli._output import AsJson, print_rows, progress_shown
+
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
@@ -17,6 +19,7 @@ def register(app: typer.Typer) -> None:
     group.command("upgrade")(upgrade)
     group.command("check")(check)
     group.command("revision")(revision)
+    group.command("import")(import_store)
     app.add_typer(group, name="db")
 
 
@@ -50,6 +53,25 @@ def revision(
     from market_spine import migrations
 
     print(f"{migrations.revision(message)}: say there what changes, then: spine db upgrade")
+
+
+def import_store(
+    source: Annotated[str, typer.Argument(help="As sqlite:///spine.db.", metavar="URL")],
+    as_json: AsJson = False,
+) -> None:
+    """Bring a store of SQLite over, checked on both sides; it may be done again."""
+    from market_spine import database, migrations, transfer
+    from market_spine.errors import ConflictError
+
+    with _postgres() as connection, progress_shown():
+        migrations.require_current(connection)
+        with database.store().run_lock(wait=False) as free:
+            if not free:
+                raise ConflictError("a worker carries out executions in this store: stop it first")
+            brought = transfer.bring_over(connection, source)
+    rows = [table._asdict() for table in brought]
+    headings = {"table": "table", "rows": "rows", "new": "new"}
+    print_rows(rows, headings, as_json=as_json, empty="")
 
 
 @contextmanager

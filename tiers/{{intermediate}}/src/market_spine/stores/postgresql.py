@@ -52,7 +52,8 @@ KEPT_CONNECTIONS = 10  # further ones are closed after use; a thread has one at 
 COPY_ROWS = 10_000  # rows that are held in memory as text on their way into a table
 SEPARATOR = "\x1f"  # of the values in a list
 NULL = r"\N"
-ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
+NO_NUL = "\u2400"  # stands for NUL, which a torn file may have and Postgres cannot hold
+ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r", "\0": NO_NUL})
 RUN_LOCK = "run lock"
 
 # Why Postgres refused, by the beginning of its SQLSTATE, as a person would put it.
@@ -135,10 +136,8 @@ def _json(value: Any) -> str:
 
 
 class _Characters(Dumper):
-    """Text cannot hold NUL in Postgres; what is shown of a torn file may have it."""
-
     def dump(self, value: str) -> Buffer:
-        return value.replace("\0", "\u2400").encode()
+        return value.replace("\0", NO_NUL).encode()
 
 
 def _configure(connection: psycopg.Connection, _record: object) -> None:
@@ -222,7 +221,7 @@ def _values(column: Column[Any], values: Sequence[Any]) -> Sequence[Any]:
         ]
     if isinstance(kind, String | JSON):
         together = "".join(values)
-        if any(character in together for character in "\\\t\n\r"):
+        if any(character in together for character in "\\\t\n\r\0"):
             return [value.translate(ESCAPES) for value in values]
     return values
 
