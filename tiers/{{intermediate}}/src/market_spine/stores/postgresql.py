@@ -38,9 +38,8 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql.dml import Insert
 
-from market_spine import database, migrations
+from market_spine import database, migrations, refusals
 from market_spine.deadline import query_seconds
-from market_spine.errors import StoreUnavailableError
 from market_spine.idle import ask_after_idling
 from market_spine.schema import EPOCH, Exact, UtcDateTime
 
@@ -48,6 +47,8 @@ SCHEME = "postgresql"
 RANK = 10
 
 CONNECT_SECONDS = 10
+# A server that has vanished without a word is noticed after a minute.
+KEEPALIVE = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
 KEPT_CONNECTIONS = 10  # further ones are closed after use; a thread has one at a time, so few are
 COPY_ROWS = 10_000  # rows that are held in memory as text on their way into a table
 SEPARATOR = "\x1f"  # of the values in a list
@@ -55,38 +56,6 @@ NULL = r"\N"
 NO_NUL = "\u2400"  # stands for NUL, which a torn file may have and Postgres cannot hold
 ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r", "\0": NO_NUL})
 RUN_LOCK = "run lock"
-
-# Why Postgres refused, by the beginning of its SQLSTATE, as a person would put it.
-REASONS = {
-    "25006": "is read-only: name the server that accepts writes in DATABASE_URL",
-    "28": "refuses this user: check the user and the password in DATABASE_URL",
-    "3D000": "has no such database: create it, or name another in DATABASE_URL",
-    "42501": "does not permit this: grant the user of DATABASE_URL the rights that it lacks",
-    "42P01": "lacks a table of this version: bring its schema up to date with: spine db upgrade",
-    "42703": "lacks a column of this version: bring its schema up to date with: spine db upgrade",
-    "53100": "cannot grow: its disk is full",
-    "53200": "is out of memory: try again, with less at once",
-    "53300": "has too many connections: try again, or raise its max_connections",
-    "55P03": "is busy: another transaction keeps a lock that is needed; try again",
-    "57014": "took too long to answer: ask for less at once",
-    "57P": "is shutting down, or starting up: try again in a moment",
-    "08": "cannot be reached: check that it runs, and DATABASE_URL",
-}
-# A driver that cannot connect says why in words alone.
-REFUSALS = {
-    "password authentication failed": "28",
-    "no password supplied": "28",
-    "no pg_hba.conf entry": "28",
-    'role "': "28",
-    'database "': "3D000",
-    "too many clients": "53300",
-    "remaining connection slots": "53300",
-    "too many connections": "53300",
-    "shutting down": "57P",
-    "starting up": "57P",
-    "in recovery mode": "57P",
-}
-PASSING = ("08", "53300", "57P")  # what may be over when it is tried again
 
 
 def default_url() -> str:
@@ -111,8 +80,9 @@ def open_engine(url: str) -> Engine:
 
 def connect(url: str) -> Engine:
     """An engine over a database, whatever is in it."""
+    parsed = make_url(url).set(drivername="postgresql+psycopg")
     engine = create_engine(
-        make_url(url).set(drivername="postgresql+psycopg"),
+        parsed,
         pool_size=KEPT_CONNECTIONS,
         max_overflow=-1,
         hide_parameters=True,  # rows do not belong into messages
@@ -121,7 +91,8 @@ def connect(url: str) -> Engine:
         connect_args={
             "connect_timeout": CONNECT_SECONDS,
             "application_name": "market_spine",
-            "options": "-c timezone=UTC",
+            "options": f"-c timezone=UTC {parsed.query.get('options', '')}",
+            **KEEPALIVE,
         },
     )
     ask_after_idling(engine)
@@ -145,8 +116,8 @@ def _configure(connection: psycopg.Connection, _record: object) -> None:
 
 
 def _begin(connection: Connection) -> None:
-    seconds = query_seconds.get()
-    if seconds is not None:
+    seconds, driver = query_seconds.get(), connection.connection.dbapi_connection
+    if seconds is not None and driver is not None and not driver.autocommit:
         connection.exec_driver_sql(f"SET LOCAL statement_timeout = {round(seconds * 1000)}")
 
 
@@ -253,7 +224,7 @@ def transaction_lock(connection: Connection, name: str) -> None:
 @contextmanager
 def run_lock(*, wait: bool) -> Iterator[bool]:
     """See `database.Store`: a lock of the session, which ends with it."""
-    with database.engine().connect() as pooled:
+    with database.explained(), database.engine().connect() as pooled:
         connection = pooled.execution_options(isolation_level="AUTOCOMMIT")
         key = lock_key(RUN_LOCK)
         if wait:
@@ -268,29 +239,7 @@ def run_lock(*, wait: bool) -> Iterator[bool]:
                 connection.execute(select(func.pg_advisory_unlock(key)))
 
 
-# --- what goes wrong ---------------------------------------------------------------------------
-
-
 def explain(error: DBAPIError) -> str | None:
-    """See `database.Store`.
-
-    Raises:
-        StoreUnavailableError: the reason may have passed when the work is done again.
-    """
-    state = getattr(error.orig, "sqlstate", None)
-    said = (str(error.orig).strip() or type(error.orig).__name__).splitlines()[0]
-    if state is None:
-        if not isinstance(error.orig, psycopg.OperationalError | psycopg.InterfaceError):
-            return None
-        state = next((state for words, state in REFUSALS.items() if words in said), "08")
-    for prefix, reason in REASONS.items():
-        if state.startswith(prefix):
-            message = f"the store {_place()} {reason} ({said})"
-            if state.startswith(PASSING):
-                raise StoreUnavailableError(message) from error
-            return message
-    return None
-
-
-def _place() -> str:
-    return make_url(database.url()).set(query={}).render_as_string(hide_password=True)
+    """See `database.Store` and `refusals.reason_of`."""
+    place = make_url(database.url()).set(query={}).render_as_string(hide_password=True)
+    return refusals.reason_of(error, f"the store {place}")
