@@ -8,8 +8,9 @@ from pydantic import TypeAdapter
 from market_spine import database, ledger
 from market_spine.api import deps, docs, pages
 from market_spine.api.models import DeadLetter, DeadLetterPage
+from market_spine.api.routing import ThreadedRoute
 
-router = APIRouter(prefix="/dead-letters", tags=["dead letters"])
+router = APIRouter(prefix="/dead-letters", tags=["dead letters"], route_class=ThreadedRoute)
 PLACE = TypeAdapter(UUID)
 
 

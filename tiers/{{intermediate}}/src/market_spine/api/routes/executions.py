@@ -11,9 +11,10 @@ from market_spine import database, dispatcher, ledger
 from market_spine.api import deps, docs, pages, streams
 from market_spine.api.models import Event, EventList, Execution, ExecutionPage, Submission
 from market_spine.api.problems import IdempotencyError
+from market_spine.api.routing import ThreadedRoute
 from market_spine.errors import ConflictError
 
-router = APIRouter(prefix="/executions", tags=["executions"])
+router = APIRouter(prefix="/executions", tags=["executions"], route_class=ThreadedRoute)
 PLACE = TypeAdapter(UUID)
 
 

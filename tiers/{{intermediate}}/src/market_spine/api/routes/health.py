@@ -5,9 +5,10 @@ from fastapi import APIRouter
 from market_spine import backends, database
 from market_spine.api import docs
 from market_spine.api.models import Alive, Ready
+from market_spine.api.routing import ThreadedRoute
 from market_spine.errors import StoreError
 
-router = APIRouter(tags=["health"])
+router = APIRouter(tags=["health"], route_class=ThreadedRoute)
 
 
 @router.get("/livez")

@@ -9,9 +9,15 @@ from pydantic import AwareDatetime, Field, TypeAdapter
 from market_spine import database
 from market_spine.api import deps, docs, pages
 from market_spine.api.models import DayMetrics, DayMetricsList, Trade, TradePage
+from market_spine.api.routing import ThreadedRoute
 from market_spine.services.otc import queries
 
-router = APIRouter(prefix="/otc", tags=["otc"], responses=docs.failures(404, 422, 503))
+router = APIRouter(
+    prefix="/otc",
+    tags=["otc"],
+    route_class=ThreadedRoute,
+    responses=docs.failures(404, 422, 503),
+)
 Number = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 # trade_date, trade_ts, source_seq, version_id: the order of the listing
 PLACE = TypeAdapter(tuple[date, AwareDatetime, Number, Number])
