@@ -5,11 +5,13 @@ that carries out executions, and loses it with the session.
 """
 
 import select as system
+from contextlib import suppress
 from socket import socket
 from typing import Any, Self
 
 import psycopg
 from sqlalchemy import Connection, func, select, text
+from sqlalchemy.exc import DBAPIError
 
 from market_spine import database
 from market_spine.errors import StoreUnavailableError
@@ -62,7 +64,8 @@ class Session:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.connection.close()
+        with suppress(DBAPIError):  # it is lost already
+            self.connection.close()
 
     def take_role(self) -> bool:
         """Try to get the role; False if another process has it."""

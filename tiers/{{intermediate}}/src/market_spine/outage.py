@@ -29,7 +29,7 @@ def outlasting_outages(work: Work) -> Work:
             try:
                 return work(execution)
             except StoreUnavailableError as error:
-                log.warning("%s %s waits: %s", execution.pipeline, execution.id, error)
+                log.warning("%s %s will be run again: %s", execution.pipeline, execution.id, error)
                 _wait_to_begin_again(execution, error)
         return work(execution)
 

@@ -116,12 +116,16 @@ class Worker:
     # --- the chief -----------------------------------------------------------------------------
 
     def _serve(self) -> None:
+        waits = False
         while not self._is_done():
             try:
                 with bell.Session() as session:
+                    waits = False
                     self._work_with(session)
             except StoreError as error:
-                log.warning("the worker waits for the store: %s", error)
+                if not waits:
+                    log.warning("the worker waits for the store: %s", error)
+                waits = True
                 time.sleep(RETRY_SECONDS)
             except Exception:
                 log.exception("the worker begins again")

@@ -1,11 +1,19 @@
 """Carrying out here what a command waits for, where no other process does it."""
 
+import logging
+import time
 from collections.abc import Callable
 from functools import wraps
 
 from market_spine import backends, dispatcher, ledger
+from market_spine.errors import StoreUnavailableError
 from market_spine.ledger import Execution
 from market_spine.settings import settings
+
+PATIENCE_SECONDS = 60  # for a store that is gone while something is followed
+RETRY_SECONDS = 1.0
+
+log = logging.getLogger(__name__)
 
 Follow = Callable[[Execution], Execution]
 
@@ -20,7 +28,7 @@ def carrying(follow: Follow) -> Follow:
         backend = backends.chosen()
         backend.serve()
         try:
-            return follow(execution)
+            return _patiently(follow, execution)
         except KeyboardInterrupt:
             dispatcher.cancel(execution.root_id)
             raise
@@ -28,3 +36,17 @@ def carrying(follow: Follow) -> Follow:
             backend.drain(settings().spine_drain_seconds)
 
     return carried
+
+
+def _patiently(follow: Follow, execution: Execution) -> Execution:
+    until: float | None = None
+    while True:
+        try:
+            return follow(execution)
+        except StoreUnavailableError as error:
+            if until is None:
+                log.warning("%s: waiting for it", error)
+                until = time.monotonic() + PATIENCE_SECONDS
+            if time.monotonic() > until:
+                raise
+            time.sleep(RETRY_SECONDS)
