@@ -20,13 +20,14 @@ from tests.support import REPO
 PROBLEM = "application/problem+json"
 TERMINAL = ("succeeded", "failed", "cancelled")
 LOG = "api.log"
-# The command, with more pipelines and backends: a test adds some as a user does, by a file.
+# The command, which finds what a test adds as a user does: by a file.
 COMMAND = """
 import sys
 from market_spine import backends, pipelines
+from market_spine.api import routes
 from market_spine.cli import main
-pipelines.__path__.append("pipelines")
-backends.__path__.append("backends")
+for package in (backends, pipelines, routes):
+    package.__path__.append(package.__name__.rpartition(".")[2])
 main()
 """
 # A pipeline that runs until its cancel is asked for, or a file is there.
@@ -55,6 +56,14 @@ class Api:
     def log(self) -> str:
         """What the process has said on stderr."""
         return (self.folder / LOG).read_text()
+
+    def expect_in_log(self, text: str, within: float = 10) -> None:
+        """Wait for an exception that is as it should be, and forget it."""
+        deadline = time.monotonic() + within
+        while text not in self.log:
+            assert time.monotonic() < deadline, self.log
+            time.sleep(0.02)
+        (self.folder / LOG).write_text("")
 
     def get(self, path: str, **query: object) -> Any:
         """What a request that must succeed is answered with."""
@@ -92,16 +101,21 @@ class Api:
         (self.folder / "go").touch()
 
 
+def add(folder: Path, package: str, name: str, text: str) -> None:
+    """Add a module to a package, for the processes that are started in the folder."""
+    (folder / package).mkdir(exist_ok=True)
+    (folder / package / f"{name}.py").write_text(text)
+
+
 def start(folder: Path, *args: object, **settings: str) -> "subprocess.Popen[str]":
     """Start `spine api` in a folder, which gets the mappings and the sample of this repo."""
     shutil.copytree(REPO / "mappings", folder / "mappings", dirs_exist_ok=True)
     shutil.copytree(REPO / "data", folder / "data", dirs_exist_ok=True)
-    (folder / "pipelines").mkdir(exist_ok=True)
-    (folder / "pipelines" / "slow.py").write_text(pipeline_text("slow", SLOW.splitlines()))
+    add(folder, "pipelines", "slow", pipeline_text("slow", SLOW.splitlines()))
     known = {name.upper() for name in Settings.model_fields}
     inherited = {name: value for name, value in os.environ.items() if name not in known}
     at_home = {"SPINE_MIGRATIONS": str(REPO / "migrations")}
-    with (folder / LOG).open("w") as log:
+    with (folder / LOG).open("a") as log:
         return subprocess.Popen(
             [sys.executable, "-c", COMMAND, "api", *map(str, args)],
             cwd=folder,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests import postgres
-from tests.api.serving import Api, serving, start
+from tests.api.serving import LOG, PROBLEM, Api, add, serving, start
 
 BACKEND = """
 RANK, DEFERS = -1, True
@@ -22,6 +22,22 @@ def is_served(connection): return False
 """
 
 
+ENDPOINTS = """
+from fastapi import APIRouter
+from market_spine.api.routing import ThreadedRoute
+
+router = APIRouter(tags=["more"], route_class=ThreadedRoute)
+
+@router.get("/more")
+def more() -> dict[str, int]:
+    return {"more": 1}
+
+@router.get("/fails")
+def fails() -> dict[str, float]:
+    return {"secret": 1 / 0}
+"""
+
+
 @pytest.fixture
 def url() -> str:
     return postgres.url_of(postgres.up_to_date())
@@ -31,7 +47,9 @@ def refusal(folder: Path, *args: object, **settings: str) -> tuple[int, str]:
     """How a start that is refused ends: the exit code, and its one line."""
     process = start(folder, *args, **settings)
     out, _ = process.communicate(timeout=60)
-    (line,) = (folder / "api.log").read_text().splitlines()
+    line = (folder / LOG).read_text()
+    (folder / LOG).unlink()
+    assert line.count("\n") == 1, line
     assert out == ""
     return process.returncode, line
 
@@ -96,8 +114,7 @@ def test_what_does_not_finish_in_time_is_cancelled(tmp_path: Path) -> None:
 
 def test_handlers_only_enqueue(tmp_path: Path) -> None:
     """With a backend that does nothing, nothing is done; and the API says that it is not ready."""
-    (tmp_path / "backends").mkdir()
-    (tmp_path / "backends" / "deaf.py").write_text(BACKEND)
+    add(tmp_path, "backends", "deaf", BACKEND)
     url = postgres.new_database()
     with serving(tmp_path, url, SPINE_BACKEND="deaf") as api:
         answer = api.http.get("/readyz")
@@ -133,3 +150,18 @@ print(sorted(n for n in found if "runner" in n or n.startswith("market_spine.ser
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     assert found.stdout.strip() == "['market_spine.services.otc.queries']"
+
+
+def test_an_endpoint_is_one_new_module(tmp_path: Path) -> None:
+    url = postgres.new_database()
+    add(tmp_path, "backends", "deaf", BACKEND)
+    add(tmp_path, "routes", "more", ENDPOINTS)
+    with serving(tmp_path, url, SPINE_BACKEND="deaf") as api:
+        assert api.get("/more") == {"more": 1}
+        assert "/more" in api.get("/openapi.json")["paths"]
+        answer = api.http.get("/fails")
+        assert (answer.status_code, answer.headers["content-type"]) == (500, PROBLEM)
+        assert answer.json()["type"] == "urn:market-spine:internal-error"
+        assert "zero" not in answer.text
+        api.expect_in_log("ZeroDivisionError: division by zero")
+    postgres.drop_database(url)

@@ -13,7 +13,6 @@ import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field, ValidationError
-from sqlalchemy.exc import TimeoutError as NoConnectionError
 from starlette.exceptions import HTTPException
 
 from market_spine.errors import ConflictError, NotFoundError, SpineError, StoreError
@@ -88,7 +87,6 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(IdempotencyError, _reused)
     app.add_exception_handler(SpineError, _refused)
-    app.add_exception_handler(NoConnectionError, _no_connection)
     app.add_exception_handler(HTTPException, _plain)
     app.add_exception_handler(Exception, _unexpected)
 
@@ -124,10 +122,6 @@ async def _refused(request: Request, error: Exception) -> Response:
     found: Iterable[Any] = wrong.errors() if isinstance(wrong, ValidationError) else ()
     faults = _faults({**fault, "loc": ("body", "params", *fault["loc"])} for fault in found)
     return _answer(request, 422, str(error), "invalid-request", faults)
-
-
-async def _no_connection(request: Request, _error: Exception) -> Response:
-    return _unavailable(request, "every connection to the store is in use; try again in a moment")
 
 
 async def _plain(request: Request, error: Exception) -> Response:
