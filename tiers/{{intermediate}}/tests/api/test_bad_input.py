@@ -99,6 +99,7 @@ def ingest(name: str, value: object) -> dict[str, object]:
     return {"pipeline": "otc_ingest", "params": {name: value}}
 
 
+MANY: list[str | None] = ["pipeline", *map(str, range(19))]
 BODIES: dict[str, tuple[object, list[str | None]]] = {
     "null": (None, [None]),
     "a list": ([], [None]),
@@ -114,6 +115,7 @@ BODIES: dict[str, tuple[object, list[str | None]]] = {
     "a long pipeline": ({"pipeline": "x" * 500_000}, ["pipeline"]),
     "an unknown field": ({"pipeline": "otc_normalize", "lane": "fast"}, ["lane"]),
     "half a character in a field": ({"pipeline": "otc_normalize", "\ud800": 1}, [None]),
+    "many unknown fields": ({str(n): n for n in range(50_000)}, MANY),
     "params that are a list": ({"pipeline": "otc_normalize", "params": []}, ["params"]),
     "params that are null": ({"pipeline": "otc_normalize", "params": None}, ["params"]),
     "an unknown param": (ingest("colour", "red"), ["params.colour"]),

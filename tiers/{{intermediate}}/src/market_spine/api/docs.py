@@ -8,6 +8,7 @@ from pydantic.json_schema import models_json_schema
 
 from market_spine.api.examples import EVENT, PARENT_ID
 from market_spine.api.problems import (
+    KINDS,
     MEDIA_TYPE,
     NOT_JSON,
     RETRY_SECONDS,
@@ -40,15 +41,12 @@ fault, and its `type` is for programs:
 
 | `type` | status | |
 | --- | --- | --- |
-| `urn:market-spine:malformed-json` | 400 | the body is not JSON |
-| `urn:market-spine:not-found` | 404 | there is no such execution, or no trade of the symbol |
-| `urn:market-spine:conflict` | 409 | the request contradicts what is already there |
-| `urn:market-spine:invalid-request` | 422 | a field is missing, unknown or wrong |
-| `urn:market-spine:idempotency-key-reused` | 422 | the key belongs to another request |
-| `urn:market-spine:internal-error` | 500 | a defect, which the API's log explains |
-| `urn:market-spine:unavailable` | 503 | the store cannot be used: try again after `Retry-After` |
-| `about:blank` | others | what the status says |
 """
+DESCRIPTION += "".join(
+    f"| `urn:market-spine:{kind}` | {status} | {title} |\n"
+    for kind, (status, title) in KINDS.items()
+)
+DESCRIPTION += "| `about:blank` | others | What the status says |\n"
 
 TAGS = [
     {"name": "executions", "description": "What was submitted, and what became of it."},
@@ -57,7 +55,6 @@ TAGS = [
     {"name": "health", "description": "Whether the process lives, and whether it can be used."},
 ]
 
-
 BROKEN = "Expecting ',' delimiter at character 12"
 TOO_LARGE = "the body is larger than 1048576 bytes"
 REVERSED = "2025-11-24 is before start, 2025-12-05"
@@ -65,18 +62,17 @@ REVERSED = "2025-11-24 is before start, 2025-12-05"
 PROBLEMS = {
     example.status: example
     for example in (
-        problem(400, BROKEN, "malformed-json", "/executions", [Fault.of("body", None, BROKEN)]),
-        problem(404, f"there is no execution {PARENT_ID}", "not-found", f"/executions/{PARENT_ID}"),
-        problem(413, TOO_LARGE, None, "/executions", [Fault.of("body", None, TOO_LARGE)]),
-        problem(415, NOT_JSON, None, "/executions"),
+        problem("malformed-json", BROKEN, "/executions", [Fault.of("body", None, BROKEN)]),
+        problem("not-found", f"there is no execution {PARENT_ID}", f"/executions/{PARENT_ID}"),
+        problem(413, TOO_LARGE, "/executions", [Fault.of("body", None, TOO_LARGE)]),
+        problem(415, NOT_JSON, "/executions"),
         problem(
-            422,
-            f"end: {REVERSED}",
             "invalid-request",
+            f"end: {REVERSED}",
             "/otc/metrics/daily",
             [Fault.of("query", "end", REVERSED)],
         ),
-        problem(503, "the store cannot be reached", "unavailable", "/executions"),
+        problem("unavailable", "the store cannot be reached", "/executions"),
     )
 }
 SUBMITTED: Responses = {

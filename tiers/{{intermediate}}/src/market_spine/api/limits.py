@@ -22,10 +22,10 @@ class RequestLimits:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        too_large = f"the body is larger than {self.max_body} bytes"
         announced = Headers(scope=scope).get("content-length", "")
         if announced.isdecimal() and int(announced) > self.max_body:
-            answer = problems.too_large(Request(scope), self.max_body)
-            await answer(scope, receive, send)
+            await problems.too_large(Request(scope), too_large)(scope, receive, send)
             return
         size = 0
 
@@ -34,7 +34,7 @@ class RequestLimits:
             message = await receive()
             size += len(message.get("body", b""))
             if size > self.max_body:
-                raise HTTPException(413)
+                raise HTTPException(413, too_large)
             return message
 
         token = deadline.query_seconds.set(self.query_seconds)

@@ -4,7 +4,7 @@ Every answer from 400 on is one of these, whoever raised it. Of an unexpected ex
 nothing but that there was one: the log has the rest.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Literal, Self, cast
 from urllib.parse import quote
@@ -16,30 +16,31 @@ from pydantic import BaseModel, Field, ValidationError
 from starlette.exceptions import HTTPException
 
 from market_spine.errors import ConflictError, NotFoundError, SpineError, StoreError
-from market_spine.settings import settings
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = 2  # how soon it is worth asking again while the store cannot be used
 NOT_JSON = "the body must be JSON, and say so: Content-Type: application/json"
 LONGEST_DETAIL = 500  # characters: what a caller sent is not sent back by the megabyte
+MOST_FAULTS = 20
 
 Kind = Literal[
     "malformed-json",
-    "invalid-request",
-    "idempotency-key-reused",
     "not-found",
     "conflict",
-    "unavailable",
+    "invalid-request",
+    "idempotency-key-reused",
     "internal-error",
+    "unavailable",
 ]
-TITLES: dict[Kind, str] = {
-    "malformed-json": "The body is not JSON",
-    "invalid-request": "The request is not valid",
-    "idempotency-key-reused": "The idempotency key belongs to another request",
-    "not-found": "There is no such thing",
-    "conflict": "The request contradicts what is already there",
-    "unavailable": "The store cannot be used at the moment",
-    "internal-error": "The request failed, and not through its own fault",
+# What is more than its status says: the status and the title.
+KINDS: dict[Kind, tuple[int, str]] = {
+    "malformed-json": (400, "The body is not JSON"),
+    "not-found": (404, "There is no such thing"),
+    "conflict": (409, "The request contradicts what is already there"),
+    "invalid-request": (422, "The request is not valid"),
+    "idempotency-key-reused": (422, "The idempotency key belongs to another request"),
+    "internal-error": (500, "The request failed, and not through its own fault"),
+    "unavailable": (503, "The store cannot be used at the moment"),
 }
 
 
@@ -76,10 +77,22 @@ def at_fault(location: str, field: str, detail: str) -> RequestValidationError:
     return RequestValidationError([{"loc": (location, field), "msg": detail, "type": "value"}])
 
 
-def too_large(request: Request, limit: int) -> Response:
-    """The answer to a body that is larger than the limit, in bytes."""
-    detail = f"the body is larger than {limit} bytes"
-    return _answer(request, 413, detail, faults=_faults([{"loc": ("body",), "msg": detail}]))
+def problem(kind: Kind | int, detail: str, instance: str, faults: Sequence[Fault] = ()) -> Problem:
+    """A problem of a kind, or one that says no more than its status does."""
+    status, title = (kind, HTTPStatus(kind).phrase) if isinstance(kind, int) else KINDS[kind]
+    return Problem(
+        type="about:blank" if isinstance(kind, int) else f"urn:market-spine:{kind}",
+        title=title,
+        status=status,
+        detail=detail,
+        instance=instance,
+        errors=list(faults),
+    )
+
+
+def too_large(request: Request, detail: str) -> Response:
+    """The answer to a body that is too large."""
+    return _answer(request, 413, detail, _faults([{"loc": ("body",), "msg": detail}]))
 
 
 def install(app: FastAPI) -> None:
@@ -97,68 +110,68 @@ async def _invalid(request: Request, error: Exception) -> Response:
         return _answer(request, 415, NOT_JSON)
     first = invalid.errors()[0]
     if first["type"] == "json_invalid":
-        detail = f"{first['ctx']['error']} at character {first['loc'][-1]}"
-        faults = _faults([{"loc": ("body",), "msg": detail}])
-        return _answer(request, 400, detail, "malformed-json", faults)
+        return _malformed(request, f"{first['ctx']['error']} at character {first['loc'][-1]}")
     faults = _faults(invalid.errors())
     detail = "; ".join(f"{fault.field or fault.location}: {fault.detail}" for fault in faults)
-    return _answer(request, 422, detail, "invalid-request", faults)
+    return _answer(request, "invalid-request", detail, faults)
+
+
+def _malformed(request: Request, detail: str) -> Response:
+    return _answer(request, "malformed-json", detail, _faults([{"loc": ("body",), "msg": detail}]))
 
 
 async def _reused(request: Request, error: Exception) -> Response:
     faults = _faults([{"loc": ("header", "Idempotency-Key"), "msg": str(error)}])
-    return _answer(request, 422, str(error), "idempotency-key-reused", faults)
+    return _answer(request, "idempotency-key-reused", str(error), faults)
 
 
 async def _refused(request: Request, error: Exception) -> Response:
     if isinstance(error, StoreError):
-        return _unavailable(request, str(error))
+        retry = {"Retry-After": str(RETRY_SECONDS)}
+        return _answer(request, "unavailable", str(error), headers=retry)
     if isinstance(error, NotFoundError):
-        return _answer(request, 404, str(error), "not-found")
+        return _answer(request, "not-found", str(error))
     if isinstance(error, ConflictError):
-        return _answer(request, 409, str(error), "conflict")
+        return _answer(request, "conflict", str(error))
     # The dispatcher refuses params by raising from what their model found wrong.
     wrong = error.__cause__
-    found: Iterable[Any] = wrong.errors() if isinstance(wrong, ValidationError) else ()
-    faults = _faults({**fault, "loc": ("body", "params", *fault["loc"])} for fault in found)
-    return _answer(request, 422, str(error), "invalid-request", faults)
+    found = wrong.errors() if isinstance(wrong, ValidationError) else []
+    faults = _faults([{**fault, "loc": ("body", "params", *fault["loc"])} for fault in found])
+    return _answer(request, "invalid-request", str(error), faults)
 
 
 async def _plain(request: Request, error: Exception) -> Response:
     plain = cast(HTTPException, error)
     headers = dict(plain.headers or {})
-    if plain.status_code == 400:  # the body, where not even its text could be read
-        faults = _faults([{"loc": ("body",), "msg": "it cannot be read as JSON"}])
-        return _answer(request, 400, faults[0].detail, "malformed-json", faults)
+    detail = plain.detail
+    if plain.status_code == 400:  # of a body that is not even text
+        return _malformed(request, "it cannot be read as JSON")
     if plain.status_code == 413:
-        return too_large(request, settings().spine_api_max_body)
+        return too_large(request, detail)
+    if plain.status_code == 404:
+        detail = f"there is nothing at {request.url.path} (what there is: /docs)"
     if plain.status_code == 405:
-        path = request.app.openapi()["paths"].get(getattr(request.scope["route"], "path", None), {})
-        headers["Allow"] = ", ".join(sorted(map(str.upper, path))) or headers["Allow"]
-    details = {
-        404: f"there is nothing at {request.url.path} (what there is: /docs)",
-        405: f"{request.method} is not possible here (possible: {headers.get('Allow')})",
-    }
-    detail = details.get(plain.status_code, plain.detail)
+        headers["Allow"] = _allowed(request) or headers["Allow"]
+        detail = f"{request.method} is not possible here (possible: {headers['Allow']})"
     return _answer(request, plain.status_code, detail, headers=headers)
+
+
+def _allowed(request: Request) -> str:
+    """The methods of every route at this path; an exception knows those of one."""
+    path = getattr(request.scope["route"], "path", "")
+    return ", ".join(sorted(map(str.upper, request.app.openapi()["paths"].get(path, ()))))
 
 
 async def _unexpected(request: Request, _error: Exception) -> Response:
     # The server logs the exception, which is raised on after this answer.
-    return _answer(
-        request, 500, "an unexpected error, which the log of the API explains", "internal-error"
-    )
+    detail = "an unexpected error, which the log of the API explains"
+    return _answer(request, "internal-error", detail)
 
 
-def _unavailable(request: Request, detail: str) -> Response:
-    headers = {"Retry-After": str(RETRY_SECONDS)}
-    return _answer(request, 503, detail, "unavailable", headers=headers)
-
-
-def _faults(found: Iterable[Mapping[str, Any]]) -> list[Fault]:
-    """The faults that pydantic found, without its own prefix, and without what cannot be sent."""
+def _faults(found: Sequence[Mapping[str, Any]]) -> list[Fault]:
+    """The first faults that pydantic found, without its own prefix and what cannot be sent."""
     faults = []
-    for error in found:
+    for error in found[:MOST_FAULTS]:
         location, *field = error["loc"]
         detail = error["msg"].removeprefix("Value error, ")
         for limit in error.get("ctx", {}).values():
@@ -168,31 +181,15 @@ def _faults(found: Iterable[Mapping[str, Any]]) -> list[Fault]:
     return faults
 
 
-def problem(
-    status: int, detail: str, kind: Kind | None, instance: str, faults: Sequence[Fault] = ()
-) -> Problem:
-    """A problem of a kind; without one it says no more than its status does."""
-    return Problem(
-        type=f"urn:market-spine:{kind}" if kind else "about:blank",
-        title=TITLES[kind] if kind else HTTPStatus(status).phrase,
-        status=status,
-        detail=detail,
-        instance=instance,
-        errors=list(faults),
-    )
-
-
 def _answer(
     request: Request,
-    status: int,
+    kind: Kind | int,
     detail: str,
-    kind: Kind | None = None,
     faults: Sequence[Fault] = (),
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    path = quote(request.scope["path"])
-    content = orjson.dumps(problem(status, _sendable(detail), kind, path, faults).model_dump())
-    return Response(content, status, headers, media_type=MEDIA_TYPE)
+    told = problem(kind, _sendable(detail), quote(request.scope["path"]), faults)
+    return Response(orjson.dumps(told.model_dump()), told.status, headers, media_type=MEDIA_TYPE)
 
 
 def _sendable(text: str) -> str:

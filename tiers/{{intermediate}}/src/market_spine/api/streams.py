@@ -5,7 +5,6 @@ thread, and an outage of the store only delays it.
 """
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Sequence
 from uuid import UUID
 
@@ -23,8 +22,6 @@ HEADERS = {
     "Cache-Control": "no-cache",
     "X-Accel-Buffering": "no",  # a proxy shall pass events on as they come
 }
-
-log = logging.getLogger(__name__)
 
 
 async def follow(
@@ -69,6 +66,5 @@ async def _look(execution_id: UUID, after: int) -> Sequence[ledger.Event]:
 
     try:
         return await run_in_threadpool(look)
-    except StoreError as error:
-        log.warning("a stream of execution %s waits for the store: %s", execution_id, error)
+    except StoreError:
         return ()
