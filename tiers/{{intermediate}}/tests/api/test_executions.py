@@ -41,8 +41,10 @@ def test_the_same_key_and_body_are_one_execution(api: Api) -> None:
     api.follow(first["id"])
     again = api.submit("otc_normalize", key="once")
     assert (again["id"], again["status"]) == (first["id"], "succeeded")
-    other = {"pipeline": "otc_compute_daily_metrics"}
-    for body in (other, {"pipeline": "otc_normalize", "params": {"raw_id": 1}}):
+    other_pipeline = {"pipeline": "otc_compute_daily_metrics"}
+    params = {"raw_id": 1}
+    other_params = {"pipeline": "otc_normalize", "params": params}
+    for body in (other_pipeline, other_params):
         refused = api.http.post("/executions", json=body, headers={"Idempotency-Key": "once"})
         assert refused.status_code == 422
         problem = refused.json()
@@ -53,7 +55,8 @@ def test_the_same_key_and_body_are_one_execution(api: Api) -> None:
 
 
 def test_concurrent_submits_with_one_key_are_one_execution(api: Api) -> None:
-    body = {"pipeline": "otc_backfill_day", "params": {"day": "2025-11-24"}}
+    params = {"day": "2025-11-24"}
+    body = {"pipeline": "otc_backfill_day", "params": params}
 
     def submit(_: int) -> Any:
         headers = {"Idempotency-Key": "crowd"}

@@ -116,10 +116,12 @@ def failures(*statuses: int) -> Responses:
 def _failure(status: int) -> dict[str, Any]:
     example = PROBLEMS[status]
     content = {"schema": {"$ref": "#/components/schemas/Problem"}, "example": example.model_dump()}
-    failure: dict[str, Any] = {"description": example.title, "content": {MEDIA_TYPE: content}}
+    failure: dict[str, Any] = {"description": example.title}
+    failure["content"] = {MEDIA_TYPE: content}
     if status == 503:
         seconds = {"schema": {"type": "integer"}, "example": RETRY_SECONDS}
-        failure["headers"] = {"Retry-After": {"description": "Seconds.", **seconds}}
+        seconds["description"] = "Seconds."
+        failure["headers"] = {"Retry-After": seconds}
     return failure
 
 
