@@ -1,10 +1,25 @@
 """What the tests start from: the template as the working tree has it, and repos made from it."""
 
+import fcntl
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from steps import IGNORED, ROOT, TIERS, commit_all, lend, run
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_data_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Remove what root's embedded servers keep outside of pytest's private folders."""
+    yield
+    base = tmp_path_factory.getbasetemp().resolve()
+    for home in Path("/var/lib").glob("market-spine-*"):
+        repo = home / "repo"
+        if repo.is_symlink() and repo.readlink().is_relative_to(base):
+            with (home / "lock").open() as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)  # it is free when the server has stopped
+                shutil.rmtree(home)
 
 
 @pytest.fixture(scope="session")

@@ -32,7 +32,7 @@ def make_home(folder: Path) -> Path:
         if os.geteuid() == 0:
             home.chmod(0o755)  # whatever the umask: it is new, and nothing in it is open to others
         if home != folder:
-            (home / "folder").symlink_to(folder)  # tells whose it is
+            (home / "repo").symlink_to(folder.parent)  # says whose it is
     return home
 
 
