@@ -5,12 +5,14 @@ terminal; what it printed is shown when it fails.
 """
 
 import os
+import re
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import yaml
@@ -35,6 +37,10 @@ def _has_docker() -> bool:
 needs_docker = pytest.mark.skipif(not _has_docker(), reason="there is no Docker engine")
 
 Answered = subprocess.CompletedProcess[str]
+
+BLOCK = re.compile(
+    r"(?:<!-- not run: (?P<reason>.+?) -->\n)?```(?:sh|console)\n(?P<text>.*?)```", re.S
+)
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -114,3 +120,24 @@ def files_of(repo: Path) -> dict[str, bytes]:
         for path in sorted(repo.rglob("*"))
         if path.is_file() and not {".git", ".venv"} & set(path.relative_to(repo).parts)
     }
+
+
+class Block(NamedTuple):
+    """Commands, and why they are not run here, if they are not."""
+
+    text: str
+    reason: str | None
+
+
+def blocks_of(readme: Path) -> list[Block]:
+    """The commands of a README."""
+    found = [Block(m["text"], m["reason"]) for m in BLOCK.finditer(readme.read_text("utf-8"))]
+    assert found, f"{readme} has no commands"
+    return found
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+    return port

@@ -6,7 +6,6 @@ The image is built from what was rendered, and everything is taken down afterwar
 import csv
 import json
 import shutil
-import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
-from steps import ROOT, TIERS, needs_docker, run
+from steps import ROOT, TIERS, blocks_of, free_port, needs_docker, run
 
 pytestmark = [
     needs_docker,
@@ -62,8 +61,7 @@ class Stack:
 def stack(rendered: Path, tmp_path: Path) -> Iterator[Stack]:
     """The tier's services, started by `make up`."""
     repo = shutil.copytree(rendered, tmp_path / rendered.name)
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
+    port = free_port()
     environment = {"COMPOSE_PROJECT_NAME": f"smoke-{port}", "API_PORT": str(port)}
     found = Stack(repo, port, environment)
     try:
@@ -125,3 +123,21 @@ def test_the_image_is_one_that_may_run_anywhere(stack: Stack) -> None:
     assert (
         inside("python", "-c", "import importlib.util as u; print(u.find_spec('pytest'))") == "None"
     )
+
+
+def test_the_readme_is_right_about_it(stack: Stack) -> None:
+    """Its commands for an API do at the one in the container, and those for Docker as well."""
+    blocks = blocks_of(stack.repo / "README.md")
+    at_the_api = [
+        block.text for block in blocks if "$API" in block.text and "&\n" not in block.text
+    ]
+    at_docker = [block.text for block in blocks if block.reason == "it needs Docker"]
+    assert at_the_api
+    assert at_docker
+    script = stack.repo / "pasted.sh"
+    api = f"API=http://127.0.0.1:{stack.port}"
+    script.write_text("\n".join(["set -ex", api, *at_the_api, *at_docker]), "utf-8")
+    said = run("sh", script, cwd=stack.repo, exit_code=0, **stack.environment).stdout
+    assert '"status":"succeeded"' in said
+    assert '"vwap":"18.77988091"' in said, "as the oracle has it"
+    assert stack.compose("ps", "--quiet") == ""

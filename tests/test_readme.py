@@ -8,29 +8,11 @@ import re
 import shlex
 import sys
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import yaml
-from steps import ROOT, lend, run
-
-BLOCK = re.compile(
-    r"(?:<!-- not run: (?P<reason>.+?) -->\n)?```(?:sh|console)\n(?P<text>.*?)```", re.S
-)
-
-
-class Block(NamedTuple):
-    """Commands, and why they are not run here, if they are not."""
-
-    text: str
-    reason: str | None
-
-
-def blocks_of(readme: Path) -> list[Block]:
-    """The commands of a README."""
-    found = [Block(m["text"], m["reason"]) for m in BLOCK.finditer(readme.read_text("utf-8"))]
-    assert found, f"{readme} has no commands"
-    return found
+from steps import ROOT, blocks_of, free_port, lend, run
 
 
 def follow(readme: Path) -> str:
@@ -39,7 +21,8 @@ def follow(readme: Path) -> str:
     pasted = [f"cd {folder}\n{block.text}" for block in blocks_of(readme) if not block.reason]
     script = readme.parent.parent / "pasted.sh"
     script.write_text("set -ex\n" + "\n".join(pasted), "utf-8")
-    return run("sh", script, cwd=readme.parent).stdout
+    port = str(free_port())
+    return run("sh", script, cwd=readme.parent, exit_code=0, SPINE_API_PORT=port).stdout
 
 
 def test_a_rendered_readme_can_be_followed(clone: Path) -> None:
