@@ -153,6 +153,11 @@ def ask(url: str, sql: str) -> Any:
         return row and row[0]
 
 
+def commands() -> list[list[str]]:
+    """The command lines of all processes."""
+    return [process.info["cmdline"] or [] for process in psutil.process_iter(["cmdline"])]
+
+
 def until(condition: Callable[[], bool]) -> None:
     for _ in range(1000):
         if condition():
@@ -339,8 +344,12 @@ def test_a_set_up_that_was_cut_off_is_done_again(empty: House) -> None:
     until(lambda: any(empty.home.glob("new-*/base")))
     empty.supervisors()[0].kill()
     assert "died" in cut.communicate()[1]
-    _, url = empty.user()
+    user, url = empty.user()
     assert ask(url, "SELECT 1") == 1
+    leave(user)
+    setting_up = f"{empty.home}/new-"
+    until(lambda: not any(setting_up in " ".join(one) for one in commands()))
+    leave(empty.user()[0])
     assert [*empty.home.glob("new-*")] == []
 
 

@@ -140,22 +140,21 @@ def _start(home: Path, *, durable: bool) -> _Joined | None:
     """
     lock = os.open(home / _places.LOCK, os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not _take(lock):
+            return None
         ours, theirs = socket.socketpair()
-        module = [sys.executable, "-P", "-m", "market_spine.embedded._supervisor"]
-        ended = subprocess.run(  # it ends at once, and leaves the supervisor behind
-            [*module, str(home), str(theirs.fileno()), "durable" if durable else "quick"],
-            pass_fds=(lock, theirs.fileno()),
-            start_new_session=True,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
-        theirs.close()
-    except BlockingIOError:
-        return None
+        with theirs:
+            supervisor = [sys.executable, "-P", "-m", "market_spine.embedded._supervisor"]
+            ended = subprocess.run(  # it ends at once, and leaves the supervisor behind
+                [*supervisor, str(home), str(theirs.fileno()), "durable" if durable else "quick"],
+                pass_fds=(lock, theirs.fileno()),
+                start_new_session=True,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+                check=False,
+            )
     finally:
         os.close(lock)
     joined = _greeted(ours)
@@ -163,6 +162,14 @@ def _start(home: Path, *, durable: bool) -> _Joined | None:
         said = ended.stderr.strip().splitlines()[-1:] or [f"see {home / _places.LOG}"]
         raise StoreError(f"the supervisor of {home} died: {said[0]}")
     return joined
+
+
+def _take(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _greeted(connection: socket.socket) -> _Joined | None:

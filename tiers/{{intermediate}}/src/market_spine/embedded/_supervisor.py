@@ -69,7 +69,7 @@ def _listening(folder: Path) -> Iterator[socket.socket]:
         try:
             yield listener
         finally:
-            shutil.rmtree(folder)
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _leave_terminal(log: Path) -> None:
@@ -132,4 +132,6 @@ def _greet(user: socket.socket, greeting: dict[str, Any]) -> None:
         user.sendall(json.dumps(greeting).encode() + b"\n")
 
 
-main(Path(sys.argv[1]), socket.socket(fileno=int(sys.argv[2])), durable=sys.argv[3] == "durable")
+if __name__ == "__main__":
+    _, folder, descriptor, kind = sys.argv
+    main(Path(folder), socket.socket(fileno=int(descriptor)), durable=kind == "durable")

@@ -61,6 +61,8 @@ def run(home: Path, sockets: Path, *, durable: bool) -> Iterator[tuple[str, Proc
         StoreError: it does not start.
     """
     data, log = home / "postgres", home / _places.LOG
+    for unfinished in home.glob("new-*"):  # of a start that was killed
+        shutil.rmtree(unfinished, ignore_errors=True)
     as_user = _as_user(data)
     cluster = _Cluster(
         data=data,
@@ -94,8 +96,6 @@ class _Cluster:
 
     def make_data(self) -> None:
         """The data appears whole or not at all, whoever is killed."""
-        for old in self.data.parent.glob("new-*"):
-            shutil.rmtree(old, ignore_errors=True)
         new = Path(mkdtemp(prefix="new-", dir=self.data.parent))
         self.give(new)
         if self._call("initdb", "-D", str(new), *INITDB):
