@@ -112,7 +112,7 @@ def test_it_survives_whatever_it_allows(shared: Api, tmp_path: Path) -> None:
     attack = subprocess.run(
         [
             *(sys.executable, "-m", "schemathesis.cli", "--config-file", str(config)),
-            *("run", f"{shared.url}/openapi.json", "--checks", "all", "--max-examples", "15"),
+            *("run", f"{shared.url}/openapi.json", "--checks", "all", "--max-examples", "50"),
             *("--generation-deterministic", "--continue-on-failure", "--no-color"),
         ],
         cwd=tmp_path,
