@@ -81,7 +81,8 @@ class Session:
             for _ in driver.notifies(timeout=0):
                 pass
         except psycopg.Error as error:
-            raise StoreUnavailableError(f"the store was lost: {error}") from error
+            reason = " ".join(str(error).split())
+            raise StoreUnavailableError(f"the store was lost: {reason}") from error
 
 
 def _autocommit() -> Connection:

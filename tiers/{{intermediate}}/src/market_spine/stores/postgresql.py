@@ -5,6 +5,7 @@ COPY, and long lists are sent as one text: the driver would turn over each value
 """
 
 import atexit
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -56,6 +57,8 @@ NULL = r"\N"
 NO_NUL = "\u2400"  # stands for NUL, which a torn file may have and Postgres cannot hold
 ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r", "\0": NO_NUL})
 RUN_LOCK = "run lock"
+
+logging.getLogger("psycopg").setLevel(logging.ERROR)  # what it warns of is raised, too
 
 
 def default_url() -> str:

@@ -1,0 +1,356 @@
+"""The worker: one process of a database, its threads, its drain, and the store that it may lose."""
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, Engine, event, make_url
+
+from market_spine import backends, database, dispatcher, ledger, outage
+from market_spine.backends import thread
+from market_spine.cli import _carry
+from market_spine.ledger import Execution
+from market_spine.schema import execution_events, otc_stale_days
+from tests import postgres
+from tests.support import Spine, ended
+from tests.test_demo import DAYS, RANGE, expected, with_sample
+
+LARGE = ["connector=synthetic", "path=7/3000", "start_date=2025-11-03", "end_date=2025-11-21"]
+WRITE = (
+    "from datetime import date",
+    "from sqlalchemy import insert",
+    "from market_spine.schema import otc_stale_days",
+    "row = {'symbol': f'S{params.n}', 'trade_date': date(2025, 11, 24)}",
+    "context.connection.execute(insert(otc_stale_days), row)",
+)
+
+
+class Gates:
+    """What the pipelines of a test wait for; they find it by this module's name."""
+
+    def __init__(self) -> None:
+        self.begun = threading.Semaphore(0)
+        self.open = threading.Event()
+
+
+gates = Gates()
+
+
+@pytest.fixture(scope="module")
+def store() -> str:
+    """The worker's role is a lock of Postgres."""
+    return "postgresql"
+
+
+@pytest.fixture
+def worker(spine: Spine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Spine]:
+    """The command line with the thread backend, and pipelines that write, wait or look."""
+    global gates
+    gates = Gates()
+    monkeypatch.setenv("SPINE_BACKEND", "thread")
+    monkeypatch.setattr(thread, "RETRY_SECONDS", 0.1)
+    monkeypatch.setattr(outage, "RETRY_SECONDS", 0.1)
+    monkeypatch.setattr(_carry, "RETRY_SECONDS", 0.1)
+    spine.restart()
+    spine.pipeline("writes", *WRITE, "return {}")
+    spine.pipeline(
+        "waits",
+        *WRITE,
+        f"import {__name__} as test",
+        "test.gates.begun.release()",
+        "while not test.gates.open.wait(0.02):",
+        "    context.checkpoint('waiting', 0)",
+        "return {}",
+    )
+    yield spine
+    gates.open.set()
+    backends.chosen().drain(10)
+
+
+def until(true: Callable[[], object], within: float = 20) -> None:
+    deadline = time.monotonic() + within
+    while not true():
+        assert time.monotonic() < deadline, "it does not become true"
+        time.sleep(0.02)
+
+
+def now(execution: Execution) -> Execution:
+    with database.snapshot() as connection:
+        return ledger.get(connection, execution.id)
+
+
+def is_over(execution: Execution) -> bool:
+    return now(execution).status in ledger.TERMINAL
+
+
+def kinds(execution: Execution) -> list[str]:
+    with database.snapshot() as connection:
+        return [event.kind for event in ledger.events_of(connection, execution.id)]
+
+
+# --- carrying out ------------------------------------------------------------------------------
+
+
+def test_a_backfill_by_threads_equals_the_oracle(
+    worker: Spine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPINE_WORKER_THREADS", "4")
+    with_sample(worker.folder)
+    parent = worker.run("otc_backfill_range", **RANGE)
+    assert worker.gold() == expected()
+    children = worker.json("executions", "show", parent["id"])["children"]
+    assert [child["params"]["day"] for child in children] == DAYS
+    starts = [row for row in worker.rows(execution_events) if row["kind"] == "started"]
+    assert len({row["execution_id"] for row in starts}) == len(starts) == 1 + len(DAYS)
+    worker.check_ledger()
+    before = worker.state()
+    worker.run("otc_backfill_range", **RANGE)
+    assert worker.state() == before
+
+
+def test_as_many_run_at_once_as_there_are_threads(
+    worker: Spine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPINE_WORKER_THREADS", "3")
+    worker.restart()
+    found = [dispatcher.submit("waits", {"n": n}) for n in range(5)]
+    backends.chosen().serve()
+    for _ in range(3):
+        assert gates.begun.acquire(timeout=20)
+    assert not gates.begun.acquire(timeout=0.2)
+    assert sorted(now(one).status for one in found) == ["queued"] * 2 + ["running"] * 3
+    gates.open.set()
+    until(lambda: all(is_over(one) for one in found))
+    assert len(worker.rows(otc_stale_days)) == 5
+    worker.check_ledger()
+
+
+@pytest.mark.usefixtures("worker")
+def test_a_lane_does_not_keep_another_waiting() -> None:
+    lanes = ["long", "long", "long", "short"]
+    found = [dispatcher.submit("waits", {"n": n}, lane) for n, lane in enumerate(lanes)]
+    backends.chosen().serve()
+    assert gates.begun.acquire(timeout=20)
+    assert gates.begun.acquire(timeout=20)
+    assert [now(one).status for one in found] == ["running", "queued", "queued", "running"]
+
+
+def test_what_another_process_submits_rings_the_bell(
+    worker: Spine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(thread, "POLL_SECONDS", 3600)
+    backends.chosen().serve()
+    submitted = worker.process("run", "otc_normalize", "--no-wait", "--json")
+    assert (submitted.code, submitted.err, submitted.json["status"]) == (0, "", "queued")
+    until(lambda: [row["status"] for row in worker.executions()] == ["succeeded"])
+
+
+@pytest.mark.usefixtures("worker")
+def test_what_nobody_rang_for_is_found_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(thread, "POLL_SECONDS", 0.1)
+    backends.chosen().serve()
+    with database.transaction() as connection:
+        execution = dispatcher.submit_in(connection, "writes", {})
+    until(lambda: is_over(execution))
+
+
+def test_looking_begins_nothing_and_fails_the_dead(worker: Spine) -> None:
+    queued, dead = (dispatcher.submit("writes", {"n": n}) for n in range(2))
+    with database.transaction() as connection:
+        ledger.claim(connection, dead.id)
+    found = {row["id"]: row["status"] for row in worker.executions()}
+    assert found == {str(queued.id): "queued", str(dead.id): "failed"}
+    (letter,) = worker.json("dead-letters", "list")
+    assert letter["execution_id"] == str(dead.id)
+    assert "died" in letter["reason"]
+    worker.check_ledger()
+
+
+# --- one worker --------------------------------------------------------------------------------
+
+
+def test_a_second_process_waits_for_the_role_and_settles_what_the_first_left(
+    worker: Spine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(thread, "POLL_SECONDS", 0.1)
+    given = [text for param in LARGE for text in ("-p", param)]
+    first = worker.start("run", "otc_backfill_range", *given)
+    until(is_under_way)
+    backends.chosen().serve()
+    for _ in range(3):
+        with database.snapshot() as connection:
+            assert backends.chosen().is_served(connection)
+        assert thread._worker is not None
+        assert not thread._worker.has_role
+        time.sleep(0.1)
+    first.kill()
+    ended(first)
+    until(lambda: not [row for row in worker.executions() if row["status"] in ledger.LIVE], 60)
+    found = worker.executions()
+    failed = [row["id"] for row in found if row["status"] == "failed" and row["parent_id"]]
+    assert 1 <= len(failed) <= 2, "those that were running, and no other"
+    assert [letter["execution_id"] for letter in worker.letters()] == failed
+    assert found[0]["status"] == "failed"
+    assert {row["status"] for row in found[1:] if row["id"] not in failed} == {"succeeded"}
+    worker.check_ledger()
+    for letter in worker.letters():
+        worker.ok("dead-letters", "retry", letter["id"])
+
+
+def found_of(pipeline: str) -> list[Execution]:
+    """The executions of a pipeline, without settling anything."""
+    with database.snapshot() as connection:
+        return ledger.list_executions(connection, pipeline=pipeline, limit=1000)
+
+
+def is_under_way() -> bool:
+    """Whether a day of a backfill is running."""
+    return any(found.status == "running" for found in found_of("otc_backfill_day"))
+
+
+def test_nobody_serves_before_and_after(worker: Spine) -> None:
+    def served() -> bool:
+        with database.snapshot() as connection:
+            return backends.chosen().is_served(connection)
+
+    assert not served()
+    backends.chosen().serve()
+    until(served)
+    backends.chosen().drain(0)
+    until(lambda: not served())
+    assert worker.executions() == []
+
+
+# --- the drain ---------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("worker")
+def test_a_drain_lets_finish_what_runs_and_begins_nothing() -> None:
+    found = [dispatcher.submit("waits", {"n": n}) for n in range(3)]
+    backends.chosen().serve()
+    assert gates.begun.acquire(timeout=20)
+    assert gates.begun.acquire(timeout=20)
+    threading.Timer(0.2, gates.open.set).start()
+    backends.chosen().drain(20)
+    assert [now(one).status for one in found] == ["succeeded", "succeeded", "queued"]
+
+
+def test_a_drain_cancels_what_takes_too_long(worker: Spine) -> None:
+    execution = dispatcher.submit("waits", {})
+    backends.chosen().serve()
+    assert gates.begun.acquire(timeout=20)
+    backends.chosen().drain(0.1)
+    assert now(execution).status == "cancelled"
+    assert worker.rows(otc_stale_days) == []
+    worker.check_ledger()
+
+
+def test_an_interrupt_cancels_what_is_followed(worker: Spine) -> None:
+    given = [text for param in LARGE for text in ("-p", param)]
+    process = worker.start("run", "otc_backfill_range", *given)
+    until(is_under_way)
+    process.send_signal(signal.SIGINT)
+    stopped = ended(process)
+    assert (stopped.code, stopped.err) == (130, "")
+    parent, *children = worker.executions()
+    assert parent["status"] == "cancelled"
+    assert {child["status"] for child in children} <= {"succeeded", "cancelled"}
+    assert worker.letters() == []
+    worker.check_ledger()
+
+
+# --- losing the store --------------------------------------------------------------------------
+
+
+@contextmanager
+def nobody_may_connect(spine: Spine) -> Iterator[None]:
+    """An outage: every connection is lost, and none can be made."""
+    name = make_url(postgres.database_of(spine.folder)).database
+    others = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s"
+    with postgres.connect(postgres.server()) as connection:
+        connection.execute(f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS false".encode())
+        connection.execute(others, [name])
+        try:
+            yield
+        finally:
+            connection.execute(f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS true".encode())
+
+
+def test_a_run_that_loses_the_store_is_run_again(worker: Spine) -> None:
+    worker.pipeline(
+        "parent", "context.spawn('waits', {})", "context.spawn('writes', {'n': 1})", "return {}"
+    )
+    parent = dispatcher.submit("parent", {})
+    backends.chosen().serve()
+    assert gates.begun.acquire(timeout=20)
+    with nobody_may_connect(worker):
+        gates.open.set()
+        time.sleep(1)
+    until(lambda: is_over(parent))
+    assert now(parent).status == "succeeded"
+    assert sorted(row["symbol"] for row in worker.rows(otc_stale_days)) == ["S0", "S1"]
+    histories = [kinds(found) for found in found_of("waits")]
+    assert histories == [["submitted", "started", "interrupted", "succeeded"]]
+    assert worker.letters() == []
+    worker.check_ledger()
+
+
+def test_a_run_that_loses_the_store_each_time_fails(worker: Spine) -> None:
+    execution = dispatcher.submit("waits", {})
+    backends.chosen().serve()
+    for _ in range(execution.max_attempts):
+        assert gates.begun.acquire(timeout=20)
+        with nobody_may_connect(worker):
+            pass
+    until(lambda: is_over(execution))
+    assert now(execution).status == "failed"
+    assert kinds(execution).count("interrupted") == execution.max_attempts - 1
+    (letter,) = worker.letters()
+    assert letter["execution_id"] == str(execution.id)
+    worker.check_ledger()
+
+
+def test_a_commit_whose_answer_is_lost_is_not_done_again(worker: Spine) -> None:
+    execution = dispatcher.submit("waits", {})
+    backends.chosen().serve()
+    assert gates.begun.acquire(timeout=20)
+    lost = threading.Event()
+
+    def commit_and_lose(connection: Connection) -> None:
+        if threading.current_thread() is threading.main_thread() or lost.is_set():
+            return
+        lost.set()
+        driver: Any = connection.connection.dbapi_connection
+        driver.commit()
+        driver.close()
+
+    event.listen(Engine, "commit", commit_and_lose)
+    try:
+        gates.open.set()
+        until(lost.is_set)
+    finally:
+        until(lambda: is_over(execution))
+        event.remove(Engine, "commit", commit_and_lose)
+    backends.chosen().drain(10)
+    assert now(execution).status == "succeeded"
+    assert len(worker.rows(otc_stale_days)) == 1
+    assert kinds(execution) == ["submitted", "started", "succeeded"]
+    worker.check_ledger()
+
+
+def test_following_outlasts_an_outage(worker: Spine) -> None:
+    def disturb() -> None:
+        assert gates.begun.acquire(timeout=20)
+        with nobody_may_connect(worker):
+            time.sleep(0.5)
+        gates.open.set()
+
+    disturber = threading.Thread(target=disturb)
+    disturber.start()
+    ran = worker.submit("waits")
+    disturber.join()
+    assert (ran.code, ran.json["status"]) == (0, "succeeded")
