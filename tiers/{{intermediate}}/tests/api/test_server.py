@@ -29,8 +29,8 @@ from market_spine.api.routing import ThreadedRoute
 router = APIRouter(tags=["more"], route_class=ThreadedRoute)
 
 @router.get("/more")
-def more() -> dict[str, int]:
-    return {"more": 1}
+def more(n: int = 1) -> dict[str, int]:
+    return {"more": n}
 
 @router.get("/fails")
 def fails() -> dict[str, float]:
@@ -158,7 +158,9 @@ def test_an_endpoint_is_one_new_module(tmp_path: Path) -> None:
     add(tmp_path, "routes", "more", ENDPOINTS)
     with serving(tmp_path, url, SPINE_BACKEND="deaf") as api:
         assert api.get("/more") == {"more": 1}
-        assert "/more" in api.get("/openapi.json")["paths"]
+        assert api.http.get("/more?n=x").headers["content-type"] == PROBLEM
+        documented = api.get("/openapi.json")["paths"]["/more"]["get"]["responses"]["422"]
+        assert [*documented["content"]] == [PROBLEM]
         answer = api.http.get("/fails")
         assert (answer.status_code, answer.headers["content-type"]) == (500, PROBLEM)
         assert answer.json()["type"] == "urn:market-spine:internal-error"

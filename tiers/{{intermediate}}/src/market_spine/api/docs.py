@@ -126,7 +126,7 @@ def _failure(status: int) -> dict[str, Any]:
 
 
 class DocumentedApp(FastAPI):
-    """An app whose OpenAPI document has the schema of the problems too."""
+    """An app whose OpenAPI document knows problems, and not what FastAPI would answer instead."""
 
     def openapi(self) -> dict[str, Any]:
         """The document."""
@@ -134,5 +134,12 @@ class DocumentedApp(FastAPI):
         _, schemas = models_json_schema(
             [(Problem, "serialization")], ref_template="#/components/schemas/{model}"
         )
-        document["components"]["schemas"] |= schemas["$defs"]
+        known = document["components"]["schemas"]
+        known |= schemas["$defs"]
+        for name in ("HTTPValidationError", "ValidationError"):
+            known.pop(name, None)
+        for path in document["paths"].values():
+            for operation in path.values():
+                if "HTTPValidationError" in str(operation["responses"].get("422")):
+                    operation["responses"]["422"] = _failure(422)
         return document
