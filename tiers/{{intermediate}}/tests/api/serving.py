@@ -43,9 +43,10 @@ return {}
 class Api:
     """A process that serves the API, and a client of it."""
 
-    def __init__(self, process: "subprocess.Popen[str]", folder: Path) -> None:
+    def __init__(self, process: "subprocess.Popen[str]", folder: Path, database: str) -> None:
         self.process = process
         self.folder = folder
+        self.database = database  # its URL
         assert process.stdout is not None
         said = process.stdout.readline()
         assert said.startswith("listening on http://"), (said, process.wait(10), self.log)
@@ -132,7 +133,7 @@ def serving(folder: Path, url: str, **settings: str) -> Iterator[Api]:
     """The API over a database, on a free port; it must end well, and log no exception."""
     process = start(folder, "--port", 0, DATABASE_URL=url, **settings)
     try:
-        api = Api(process, folder)
+        api = Api(process, folder, url)
         with api.http:
             yield api
         if process.poll() is None:

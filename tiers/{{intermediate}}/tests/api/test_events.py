@@ -1,5 +1,6 @@
 """The events of an execution: all at once, or as they happen."""
 
+import asyncio
 import json
 import signal
 import time
@@ -10,6 +11,9 @@ from typing import Any
 import httpx
 import pytest
 
+from market_spine import database, dispatcher, ledger
+from market_spine.api import streams
+from tests import postgres
 from tests.api.serving import Api
 
 STREAM = {"Accept": "text/event-stream"}
@@ -101,11 +105,37 @@ def test_many_streams_hold_neither_threads_nor_connections(api: Api) -> None:
             request = client.build_request("GET", path, headers=STREAM)
             answers.append(client.send(request, stream=True))
         started = time.monotonic()
-        assert api.get("/readyz")
+        assert api.get("/executions")
         assert time.monotonic() - started < 5
+        with postgres.connect(api.database) as connection:
+            query = "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
+            connections = connection.execute(query).fetchall()
+        assert len(connections) < 30
         api.go()
         kinds = {tuple(event["kind"] for event in _events(answer)) for answer in answers}
     assert kinds == {("submitted", "started", "succeeded")}
+
+
+@pytest.mark.usefixtures("spine")
+def test_a_silent_stream_says_that_it_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(streams, "POLLS_IN_SILENCE", 2)
+    with database.transaction() as connection:
+        execution = dispatcher.submit_in(connection, "otc_normalize", {})
+        events = ledger.events_of(connection, execution.id)
+
+    async def begin() -> list[bytes]:
+        stopping = asyncio.Event()
+        seen = []
+        async for sent in streams.follow(execution.id, events, 0, stopping):
+            seen.append(sent)
+            if len(seen) == 4:
+                stopping.set()
+        return seen
+
+    first, *rest = asyncio.run(begin())
+    assert b'"kind":"submitted"' in first
+    assert rest == [b": waiting\n\n"] * 3
 
 
 def test_streams_end_when_the_server_stops(api: Api) -> None:

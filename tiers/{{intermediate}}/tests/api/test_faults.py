@@ -89,6 +89,21 @@ def test_a_store_that_stops_and_starts_again(server: Server, tmp_path: Path) -> 
         assert len(api.get("/executions")["items"]) == 2
 
 
+def test_a_schema_that_is_not_this_versions(tmp_path: Path) -> None:
+    url = postgres.new_database()
+    with serving(tmp_path, url) as api, postgres.connect(url) as connection:
+        ready_again(api)
+        taken = connection.execute("DELETE FROM alembic_version RETURNING version_num").fetchall()
+        answer = api.http.get("/readyz")
+        unavailable(answer)
+        assert "spine db upgrade" in answer.json()["detail"]
+        assert api.get("/livez") == {"status": "alive"}
+        for row in taken:
+            connection.execute("INSERT INTO alembic_version VALUES (%s)", row)
+        assert api.get("/readyz")
+    postgres.drop_database(url)
+
+
 def test_a_query_that_takes_too_long(tmp_path: Path) -> None:
     url = postgres.new_database()
     requests: dict[str, dict[str, Any]] = {

@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter
 
-from market_spine import backends, database
+from market_spine import backends, database, migrations
 from market_spine.api import docs
 from market_spine.api.models import Alive, Ready
 from market_spine.api.routing import ThreadedRoute
@@ -27,6 +27,7 @@ def readyz() -> Ready:
     To be asked by whoever sends requests here.
     """
     with database.snapshot() as connection:
+        migrations.require_current(connection)
         if not backends.chosen().is_served(connection):
             raise StoreError("no worker: what is submitted waits until one is started")
     return Ready()
