@@ -115,6 +115,7 @@ def test_a_null_character_is_no_part_of_an_id_or_a_symbol(spine: Spine) -> None:
     ("pipeline", "params", "culprit"),
     [
         ("otc_ingest", {"captured_at": "20251206"}, "captured_at"),
+        ("otc_ingest", {"captured_at": "0001-01-01T00:00:00+14:00"}, "captured_at"),
         ("otc_ingest", {"start_date": "0"}, "start_date"),
         ("otc_ingest", {"start_date": "0001-01-01"}, "start_date"),
         (

@@ -125,6 +125,10 @@ BODIES: dict[str, tuple[object, list[str | None]]] = {
     "a day that is none": (dates("2025-02-30", "2025-03-01"), ["params.start_date"]),
     "a date of a megabyte": (dates("2" * 900_000, "2025-03-01"), ["params.start_date"]),
     "dates that are numbers": (dates(0, 1.5), ["params.start_date", "params.end_date"]),
+    "an instant before all time": (
+        ingest("captured_at", "0001-01-01T00:00:00+14:00"),
+        ["params.captured_at"],
+    ),
     "a naive instant": (ingest("captured_at", "2025-12-06T12:00:00"), ["params.captured_at"]),
     "no uuid": (asked("otc_normalize", capture_id="1"), ["params.capture_id"]),
     "beyond 64 bits": (asked("otc_normalize", raw_id=2**63), ["params"]),

@@ -6,7 +6,7 @@ it; one that cannot be imported is refused alone.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import Annotated, Any, Self
@@ -24,6 +24,7 @@ from market_spine.context import Context
 from market_spine.errors import RequestError
 
 FIRST_DAY, LAST_DAY = date(1970, 1, 2), date(2199, 12, 30)  # a time in silver lies between
+FIRST_INSTANT = datetime(1970, 1, 2, tzinfo=UTC)  # so that every store can hold it
 
 
 def _iso_day(given: object) -> object:
@@ -36,7 +37,7 @@ def _iso_instant(given: object) -> object:
 
 
 Day = Annotated[date, BeforeValidator(_iso_day), Field(ge=FIRST_DAY, le=LAST_DAY)]
-Instant = Annotated[AwareDatetime, BeforeValidator(_iso_instant)]
+Instant = Annotated[AwareDatetime, BeforeValidator(_iso_instant), Field(ge=FIRST_INSTANT)]
 
 
 class Params(BaseModel):

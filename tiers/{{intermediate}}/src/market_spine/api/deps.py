@@ -4,7 +4,7 @@ The query of a listing is a model, so that a parameter that nobody knows is refu
 """
 
 import asyncio
-from datetime import UTC, date, datetime
+from datetime import date
 from typing import Annotated, Literal, cast
 from uuid import UUID
 
@@ -29,13 +29,6 @@ LONGEST = 366  # days, as for a backfill
 Text = Annotated[
     str, AfterValidator(storable), Field(json_schema_extra={"pattern": r"^[^\u0000]*$"})
 ]
-
-
-def _in_utc(instant: datetime) -> datetime:
-    try:
-        return instant.astimezone(UTC)
-    except OverflowError:
-        raise ValueError("is not within the years 1 to 9999 in UTC") from None
 
 
 class ExecutionQuery(Paging):
@@ -94,7 +87,7 @@ class SymbolDays(BaseModel):
 class MetricsQuery(SymbolDays):
     """Which days, as they were known when."""
 
-    as_of: Annotated[Instant, AfterValidator(_in_utc)] | None = Field(
+    as_of: Instant | None = Field(
         None,
         description="What was known at this instant, before later corrections. Unset: now.",
         examples=["2025-12-07T00:00:00Z"],
