@@ -18,7 +18,7 @@ FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 FORMATTED = re.compile(r"""\bf["']""")  # a Python f-string may hold doubled braces
 TALK = re.compile(r"\b(?:jinja|copier|layers?|partials?)\b", re.IGNORECASE)
 # Where the talk is about something else: functools, an index over a part of the rows.
-NO_TALK = re.compile(r"import partial|\bpartial\(|partial (?:unique )?index", re.IGNORECASE)
+NO_TALK = re.compile(r"import (?:\w+, )*partial|\bpartial\(|partial (?:unique )?index", re.IGNORECASE)
 KNOWS_COPIER = (".copier-answers.yml", "README.md")  # the README tells how to promote the repo
 DATA = (".csv", ".lock")  # kept as they came
 
@@ -104,7 +104,7 @@ def scars(repo: Path) -> list[str]:
         if path.endswith(DATA):
             continue
         prose = FENCED.sub("code", text) if path.endswith(".md") else text
-        if re.search(r"\n\n\n\n" if path.endswith(".py") else r"\n\n\n", prose):
+        if re.search(r"\n\n\n\n" if path.endswith((".py", ".py.mako")) else r"\n\n\n", prose):
             complaints.append(f"{path}: has a gap of blank lines")
         if text.startswith("\n"):
             complaints.append(f"{path}: begins with a blank line")
