@@ -18,7 +18,9 @@ FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 FORMATTED = re.compile(r"""\bf["']""")  # a Python f-string may hold doubled braces
 TALK = re.compile(r"\b(?:jinja|copier|layers?|partials?)\b", re.IGNORECASE)
 # Where the talk is about something else: functools, an index over a part of the rows.
-NO_TALK = re.compile(r"import (?:\w+, )*partial|\bpartial\(|partial (?:unique )?index", re.IGNORECASE)
+NO_TALK = re.compile(
+    r"import (?:\w+, )*partial|\bpartial\(|partial (?:unique )?index", re.IGNORECASE
+)
 KNOWS_COPIER = (".copier-answers.yml", "README.md")  # the README tells how to promote the repo
 DATA = (".csv", ".lock")  # kept as they came
 
