@@ -103,6 +103,8 @@ def metrics(repo: Path) -> list[dict[str, Any]]:
 def repo(clone: Path) -> Path:
     """A repo that was given the mapping, and nothing else."""
     shutil.copy(MAPPING, clone / "mappings/aig.toml")
+    if (clone / "migrations").is_dir():
+        run(".venv/bin/spine", "db", "upgrade", cwd=clone)
     return clone
 
 
