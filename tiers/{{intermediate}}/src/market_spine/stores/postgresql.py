@@ -6,11 +6,10 @@ COPY, and long lists are sent as one text: the driver would turn over each value
 
 import atexit
 import logging
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime, timedelta
-from functools import lru_cache
-from itertools import islice, repeat
+from itertools import islice
 from typing import Any
 
 import orjson
@@ -18,8 +17,6 @@ import psycopg
 from psycopg.adapt import Buffer, Dumper
 from sqlalchemy import (
     ARRAY,
-    JSON,
-    Column,
     ColumnElement,
     Connection,
     Engine,
@@ -39,10 +36,9 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql.dml import Insert
 
-from market_spine import database, migrations, refusals
+from market_spine import copy_format, database, migrations, refusals
 from market_spine.deadline import query_seconds
 from market_spine.idle import ask_after_idling
-from market_spine.schema import EPOCH, Exact, UtcDateTime
 
 SCHEME = "postgresql"
 RANK = 10
@@ -51,11 +47,10 @@ CONNECT_SECONDS = 10
 # A server that has vanished without a word is noticed after a minute.
 KEEPALIVE = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
 KEPT_CONNECTIONS = 10  # further ones are closed after use; a thread has one at a time, so few are
-COPY_ROWS = 10_000  # rows that are held in memory as text on their way into a table
+COPY_ROWS = 2_500  # rows that are sent at a time; the server loads them while the next are made
+MANY_ROWS = 50_000  # in one transaction; what the planner thinks of the table is outdated then
+LOADED = "rows loaded"  # in this transaction, by table
 SEPARATOR = "\x1f"  # of the values in a list
-NULL = r"\N"
-NO_NUL = "\u2400"  # stands for NUL, which a torn file may have and Postgres cannot hold
-ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r", "\0": NO_NUL})
 RUN_LOCK = "run lock"
 
 logging.getLogger("psycopg").setLevel(logging.ERROR)  # what it warns of is raised, too
@@ -101,6 +96,7 @@ def connect(url: str) -> Engine:
     ask_after_idling(engine)
     event.listen(engine, "connect", _configure)
     event.listen(engine, "begin", _begin)
+    event.listen(engine, "commit", _take_stock)
     event.listen(engine, "set_connection_execution_options", _read_only)
     return engine
 
@@ -111,7 +107,7 @@ def _json(value: Any) -> str:
 
 class _Characters(Dumper):
     def dump(self, value: str) -> Buffer:
-        return value.replace("\0", NO_NUL).encode()
+        return value.replace("\0", copy_format.NO_NUL).encode()
 
 
 def _configure(connection: psycopg.Connection, _record: object) -> None:
@@ -119,9 +115,17 @@ def _configure(connection: psycopg.Connection, _record: object) -> None:
 
 
 def _begin(connection: Connection) -> None:
+    connection.info.pop(LOADED, None)  # of a transaction that was rolled back
     seconds, driver = query_seconds.get(), connection.connection.dbapi_connection
     if seconds is not None and driver is not None and not driver.autocommit:
         connection.exec_driver_sql(f"SET LOCAL statement_timeout = {round(seconds * 1000)}")
+
+
+def _take_stock(connection: Connection) -> None:
+    """Tell the planner of tables that have just grown, as Postgres itself would in a minute."""
+    for table, rows in sorted(connection.info.get(LOADED, {}).items()):
+        if rows >= MANY_ROWS:
+            connection.exec_driver_sql(f"ANALYZE {table}")
 
 
 def _read_only(_connection: Connection, options: dict[str, Any]) -> None:
@@ -157,58 +161,22 @@ def copy_rows(
 ) -> None:
     """See `database.Store`."""
     columns = [table.c[name] for name in names]
-    ends = [_constant(value).replace("%", "%%") for value in constants.values()]
-    line = "\t".join([*map(_form, columns), *ends]) + "\n"
-    statement = f"COPY {table.name} ({', '.join([*names, *constants])}) FROM STDIN"
+    shared = {table.c[name]: value for name, value in constants.items()}
+    statement = f"COPY {table.name} ({', '.join([*names, *constants])}) FROM STDIN (FORMAT BINARY)"
     driver: Any = connection.connection.dbapi_connection
+    loaded: Counter[str] = connection.info.setdefault(LOADED, Counter())
     waiting = iter(rows)
     try:
         with driver.cursor() as cursor, cursor.copy(statement) as copy:
+            copy.write(copy_format.HEADER)
             while batch := list(islice(waiting, COPY_ROWS)):
-                # Column by column, and then the rows again, which is quicker than row by row.
-                values = map(_values, columns, zip(*batch, strict=True))
-                copy.write("".join(map(line.__mod__, zip(*values, strict=True))))
+                copy.write(copy_format.batch(columns, batch, shared))
+                loaded[table.name] += len(batch)
+            copy.write(copy_format.END)
     except psycopg.Error as error:
         raise DBAPIError.instance(
             statement, None, error, psycopg.Error, hide_parameters=True, dialect=connection.dialect
         ) from error
-
-
-def _form(column: Column[Any]) -> str:
-    """How a value that `_values` returns is written."""
-    kind = column.type
-    return f"%se-{kind.scale}" if isinstance(kind, Exact) and not column.nullable else "%s"
-
-
-def _values(column: Column[Any], values: Sequence[Any]) -> Sequence[Any]:
-    """A column's values, such that their text is what COPY reads."""
-    kind = column.type
-    if column.nullable and None in values:
-        known = iter(_values(column, [value for value in values if value is not None]))
-        return [NULL if value is None else next(known) for value in values]
-    if isinstance(kind, Exact) and column.nullable:
-        return [f"{units}e-{kind.scale}" for units in values]
-    if isinstance(kind, UtcDateTime):
-        return [
-            f"{_second(seconds)}.{rest:06}Z"
-            for seconds, rest in map(divmod, values, repeat(1_000_000))
-        ]
-    if isinstance(kind, String | JSON):
-        together = "".join(values)
-        if any(character in together for character in "\\\t\n\r\0"):
-            return [value.translate(ESCAPES) for value in values]
-    return values
-
-
-def _constant(value: Any) -> str:
-    if value is None:
-        return NULL
-    return value.isoformat() if isinstance(value, datetime) else str(value).translate(ESCAPES)
-
-
-@lru_cache(maxsize=65536)
-def _second(seconds: int) -> str:
-    return (EPOCH + timedelta(seconds=seconds)).isoformat()[:19]
 
 
 # --- locks -------------------------------------------------------------------------------------

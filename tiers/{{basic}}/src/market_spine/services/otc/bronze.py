@@ -22,7 +22,7 @@ from market_spine.services.otc.mapping import SourceMapping
 from market_spine.services.otc.readers import RejectedError
 from market_spine.services.otc.records import derived_trade_id
 
-BATCH = 10_000  # records that are held in memory at a time
+BATCH = 20_000  # records between two looks at whether to go on
 NAMES = ["source_file", "source_row", "payload", "record_hash"]
 
 
@@ -55,10 +55,17 @@ def store_capture(
     before = connection.execute(select(func.max(otc_trades_raw.c.raw_id))).scalar() or 0
     rows = _rows(source, records, mapping)
     shared = {"capture_id": capture_id, "source": source, "captured_at": captured_at}
-    count = 0
-    while batch := list(islice(rows, BATCH)):
-        database.bulk_insert(connection, otc_trades_raw, NAMES, batch, shared)
-        count += len(batch)
+    count, seen = 0, -1
+
+    def some() -> Iterator[tuple[str, int, str, str]]:
+        nonlocal count
+        for row in islice(rows, BATCH):
+            count += 1
+            yield row
+
+    while count > seen:  # the store loads them while they are being read
+        seen = count
+        database.bulk_insert(connection, otc_trades_raw, NAMES, some(), shared)
         checkpoint("captured", count, None)
     first, last = connection.execute(
         select(func.min(otc_trades_raw.c.raw_id), func.max(otc_trades_raw.c.raw_id)).where(
