@@ -141,7 +141,7 @@ def insert_new(table: Table) -> Insert:
 def is_one_of(column: ColumnElement[Any], values: Sequence[Any]) -> ColumnElement[bool]:
     """See `database.Store`."""
     texts = [str(value) for value in values]
-    if any(SEPARATOR in text for text in texts):
+    if texts == [""] or any(SEPARATOR in text for text in texts):
         return column == any_(literal(texts, ARRAY(Text)))
     listed = func.string_to_array(literal(SEPARATOR.join(texts), Text), SEPARATOR)
     if isinstance(column.type, String):
