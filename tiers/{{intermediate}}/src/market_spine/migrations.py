@@ -125,10 +125,13 @@ UNION ALL
 SELECT relname, 'constraint ' || conname, pg_get_constraintdef(pg_constraint.oid)
 FROM tables JOIN pg_constraint ON conrelid = tables.oid AND contype <> 'n'
 UNION ALL
-SELECT relname, 'index ' || CAST(indexrelid AS regclass), pg_get_indexdef(indexrelid)
+SELECT relname, 'index ' || CAST(indexrelid AS regclass),
+       concat_ws(' ', pg_get_indexdef(indexrelid), CASE WHEN NOT indisvalid THEN 'INVALID' END)
 FROM tables JOIN pg_index ON indrelid = tables.oid
 UNION ALL
-SELECT relname, 'trigger ' || tgname, pg_get_triggerdef(pg_trigger.oid) || prosrc
+SELECT relname, 'trigger ' || tgname,
+       concat_ws(' ', pg_get_triggerdef(pg_trigger.oid),
+                 CASE WHEN tgenabled = 'D' THEN 'DISABLED' END, prosrc)
 FROM tables JOIN pg_trigger ON tgrelid = tables.oid AND NOT tgisinternal
 JOIN pg_proc ON pg_proc.oid = tgfoid
 """

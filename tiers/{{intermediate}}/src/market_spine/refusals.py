@@ -15,8 +15,6 @@ REASONS = {
     "3D000": "has no such database: create it, or name another in DATABASE_URL",
     "40": "had transactions that waited for each other: try again",
     "42501": "does not permit this: grant the user of DATABASE_URL the rights that it lacks",
-    "42P01": "lacks a table of this version: bring its schema up to date with: spine db upgrade",
-    "42703": "lacks a column of this version: bring its schema up to date with: spine db upgrade",
     "53100": "cannot grow: its disk is full",
     "53200": "is out of memory: try again, with less at once",
     "53300": "has too many connections: try again, or raise its max_connections",
