@@ -1,0 +1,266 @@
+"""spine db import: a store of SQLite arrives in full, once, or not at all."""
+
+import shutil
+import signal
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from filelock import FileLock
+
+from market_spine import backends, database, dispatcher, ledger
+from market_spine.schema import dead_letters, executions, metadata, otc_trades
+from tests import postgres
+from tests.support import Spine, ended, spine_in
+from tests.tape import trade
+from tests.test_demo import with_sample
+
+Other = psycopg.Connection[tuple[object, ...]]
+SOURCE = "sqlite:///basic.db"
+
+
+@pytest.fixture(scope="module")
+def store() -> str:
+    """Where things are brought to."""
+    return "postgresql"
+
+
+@pytest.fixture
+def other(spine: Spine) -> Iterator[Other]:
+    """Somebody else's connection to the database."""
+    with postgres.connect(postgres.database_of(spine.folder)) as connection:
+        yield connection
+
+
+@pytest.fixture(scope="module")
+def basic(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of the tier below that has something of everything."""
+    folder = with_sample(tmp_path_factory.mktemp("basic"))
+    with spine_in(folder) as spine:
+        fill(spine)
+    return folder / "spine.db"
+
+
+def fill(spine: Spine) -> None:
+    """The sample, a correction of it, a failure, a retry, a key, days that are stale."""
+    spine.run("otc_backfill_range", start_date="2025-11-24", end_date="2025-12-05")
+    spine.capture(trade("X1"), trade("X2", price="x"), at="2025-12-08T12:00:00Z")
+    spine.settle()
+    spine.capture(trade("X1", event="correction", price="7.000001"), at="2025-12-09T12:00:00Z")
+    spine.run("otc_normalize")
+    spine.submit("otc_ingest", path="missing.csv")
+    (letter,) = (row for row in spine.letters() if row["kind"] == "execution")
+    spine("dead-letters", "retry", letter["id"])
+    dispatcher.submit("otc_normalize", {}, idempotency_key="k")
+
+
+@pytest.fixture
+def at_hand(spine: Spine, basic: Path) -> Spine:
+    """The command line, with that store in its folder."""
+    shutil.copy(basic, spine.folder / "basic.db")
+    return spine
+
+
+def everything(spine: Spine) -> dict[str, list[dict[str, Any]]]:
+    """Every row of every table, in a fixed order."""
+    return {
+        table.name: sorted(spine.rows(table), key=lambda row: sorted(map(str, row.items())))
+        for table in metadata.sorted_tables
+    }
+
+
+def test_everything_arrives_as_it_was(at_hand: Spine, basic: Path) -> None:
+    with spine_in(basic.parent) as spine:
+        expected, state = everything(spine), spine.state()
+    at_hand.restart()
+    brought = at_hand.json("db", "import", SOURCE)
+    assert everything(at_hand) == expected
+    assert at_hand.state() == state
+    assert {row["table"]: (row["rows"], row["new"]) for row in brought} == {
+        name: (len(rows), len(rows)) for name, rows in expected.items()
+    }
+    assert all(expected.values()), "there is something of everything"
+    at_hand.check_ledger()
+
+
+def test_a_second_import_changes_nothing(at_hand: Spine) -> None:
+    at_hand.ok("db", "import", SOURCE)
+    before = everything(at_hand)
+    again = at_hand.json("db", "import", SOURCE)
+    assert {row["new"] for row in again} == {0}
+    assert everything(at_hand) == before
+
+
+def test_work_goes_on_where_it_was(at_hand: Spine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """New rows are numbered behind the old ones, and what was stale is computed."""
+    at_hand.ok("db", "import", SOURCE)
+    assert at_hand.day()["vwap"] == "10.00000000"
+    at_hand.run("otc_compute_daily_metrics")
+    assert at_hand.day()["vwap"] == "7.00000100"
+    at_hand.take(trade("X3", price="8"), at="2025-12-10T12:00:00Z")
+    assert at_hand.day()["trade_count"] == 2
+    key = dispatcher.submit("otc_normalize", {}, idempotency_key="k")
+    with database.snapshot() as connection:
+        found = ledger.find_by_idempotency_key(connection, "k")
+    assert found == key
+    monkeypatch.setenv("SPINE_BACKEND", "thread")
+    at_hand.restart()
+    at_hand.run("otc_normalize")
+    at_hand.check_ledger()
+
+
+def test_what_came_later_in_the_source_is_brought_by_the_next_import(
+    spine: Spine, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("growing")
+    source = f"sqlite:///{folder}/spine.db"
+    with spine_in(folder) as basic:
+        basic.capture(trade("T1"), at="2025-12-08T12:00:00Z")
+    spine.restart()
+    assert {row["table"]: row["new"] for row in spine.json("db", "import", source)}[
+        "otc_trades_raw"
+    ] == 1
+    with spine_in(folder) as basic:
+        basic.capture(trade("T2"), at="2025-12-09T12:00:00Z")
+    spine.restart()
+    assert {row["table"]: (row["rows"], row["new"]) for row in spine.json("db", "import", source)}[
+        "otc_trades_raw"
+    ] == (2, 1)
+
+
+def test_a_run_that_had_died_is_settled_by_the_next_command(at_hand: Spine, other: Other) -> None:
+    with closing(sqlite3.connect(at_hand.folder / "basic.db")) as source, source:
+        source.execute(
+            "UPDATE executions SET status = 'running', finished_at = NULL WHERE id ="
+            " (SELECT max(id) FROM executions)"
+        )
+    at_hand.ok("db", "import", SOURCE)
+    backends.chosen().resume()
+    died = other.execute("SELECT 1 FROM dead_letters WHERE reason LIKE '%process died%'")
+    assert died.rowcount == 1
+
+
+# --- one or the other --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "culprits"),
+    [
+        ("UPDATE otc_trades SET price = price + 1 WHERE trade_id = 'X1'", ["version_id"]),
+        ("UPDATE otc_metrics_daily SET venue_count = 9 WHERE symbol = 'ACME'", ["ACME"]),
+        ("UPDATE executions SET result = '{}' WHERE pipeline = 'otc_backfill_range'", ["id"]),
+        ("UPDATE executions SET lane = 'x'", ["executions", "and 1"]),
+        (
+            "UPDATE otc_trades SET version_id = version_id + 1000000 WHERE trade_id = 'X1'",
+            ["one_open_version_per_trade", "X1"],
+        ),
+        (
+            "UPDATE dead_letters SET id = gen_random_uuid() WHERE kind = 'record'",
+            ["one_open_letter_per_record"],
+        ),
+    ],
+)
+def test_other_rows_in_the_same_place_are_named_and_left(
+    change: str, culprits: list[str], at_hand: Spine, other: Other
+) -> None:
+    at_hand.ok("db", "import", SOURCE)
+    other.execute(change.encode())
+    before = everything(at_hand)
+    at_hand("db", "import", SOURCE).fails(2, "nothing was brought over", *culprits)
+    assert everything(at_hand) == before
+
+
+def test_a_store_that_has_numbered_its_own_rows_is_left_alone(at_hand: Spine) -> None:
+    at_hand.take(trade("OWN", symbol="BOLT"))
+    before = everything(at_hand)
+    at_hand("db", "import", SOURCE).fails(2, "otc_trades", "version_id", "1")
+    assert everything(at_hand) == before
+
+
+def test_an_import_that_is_killed_leaves_nothing_and_is_done_again(
+    at_hand: Spine, other: Other
+) -> None:
+    for after in (0.0, 0.1, 0.2):
+        process = at_hand.start("db", "import", SOURCE)
+        importing = (
+            b"SELECT 1 FROM pg_stat_activity WHERE query ~ 'incoming' AND pid <> pg_backend_pid()"
+        )
+        deadline = time.monotonic() + 20
+        while not other.execute(importing).rowcount and process.poll() is None:
+            assert time.monotonic() < deadline
+        time.sleep(after)
+        process.send_signal(signal.SIGKILL)
+        if ended(process).code == 0:
+            break
+        assert at_hand.count(executions) in (0, len(everything(at_hand)["executions"]))
+    at_hand.ok("db", "import", SOURCE)
+    assert at_hand.count(otc_trades) > 3000
+    assert at_hand.count(dead_letters) > 30
+
+
+# --- what cannot be brought --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("source", "culprits"),
+    [
+        ("sqlite:///nowhere.db", ["nowhere.db", "no such SQLite store"]),
+        ("sqlite://", ["no such SQLite store"]),
+        ("basic.db", ["basic.db", "sqlite:///"]),
+        ("postgresql://localhost/spine", ["no such SQLite store"]),
+        ("sqlite:///text.db", ["text.db", "is no store of this version"]),
+        ("sqlite:///songs.db", ["songs.db", "is no store of this version", "executions"]),
+        ("sqlite:///older.db", ["older.db", "is no store of this version", "venue_count"]),
+    ],
+)
+def test_what_is_no_store_is_named(source: str, culprits: list[str], at_hand: Spine) -> None:
+    (at_hand.folder / "text.db").write_text("my shopping list\n" * 100)
+    with closing(sqlite3.connect(at_hand.folder / "songs.db")) as songs:
+        songs.execute("CREATE TABLE songs (title TEXT)")
+    shutil.copy(at_hand.folder / "basic.db", at_hand.folder / "older.db")
+    with closing(sqlite3.connect(at_hand.folder / "older.db")) as older, older:
+        older.execute("ALTER TABLE otc_metrics_daily DROP COLUMN venue_count")
+    at_hand("db", "import", source).fails(2, *culprits)
+    assert at_hand.count(executions) == 0
+    assert not (at_hand.folder / "nowhere.db").exists()
+
+
+def test_a_store_that_is_in_use_is_left_alone(at_hand: Spine) -> None:
+    with FileLock(at_hand.folder / "basic.db.lock"):
+        at_hand("db", "import", SOURCE).fails(2, "basic.db", "another process")
+    with database.store().run_lock(wait=True):
+        at_hand("db", "import", SOURCE).fails(2, "worker")
+    assert at_hand.count(executions) == 0
+
+
+def test_what_arrives_otherwise_is_refused(at_hand: Spine, other: Other) -> None:
+    """A trigger of somebody changes an amount on its way."""
+    other.execute(
+        b"CREATE FUNCTION halve() RETURNS trigger LANGUAGE plpgsql AS "
+        b"$$ BEGIN NEW.size = NEW.size / 2; RETURN NEW; END $$"
+    )
+    other.execute(
+        b"CREATE TRIGGER halve BEFORE INSERT ON otc_trades FOR EACH ROW EXECUTE FUNCTION halve()"
+    )
+    at_hand("db", "import", SOURCE).fails(3, "otc_trades", "counts and sums")
+    assert at_hand.count(executions) == 0
+
+
+def test_sums_may_be_larger_than_sqlite_s(
+    spine: Spine, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("large")
+    with spine_in(folder) as basic:
+        large = {"price": "100", "size": "9999999999"}
+        days = [f"2025-11-{day:02}T15:00:00Z" for day in range(1, 21)]
+        basic.take(*(trade(f"T{n}", trade_ts=day, **large) for n, day in enumerate(days)))
+        expected = everything(basic)
+    spine.restart()
+    spine.ok("db", "import", f"sqlite:///{folder}/spine.db")
+    assert everything(spine) == expected
+    assert len(expected["otc_trades"]) == 20
