@@ -74,8 +74,9 @@ def test_ci_brings_up_an_engine_only_for_a_tier_that_is_deployed(
     for name, said in {"engine_up": "the engine is up", "make": "make was told: $*"}.items():
         (tools / name).write_text(f'#!/bin/sh\necho "{said}"\n')
         (tools / name).chmod(0o755)
-    if deployed:
-        (desk / LAYER / "deploy").mkdir()
+    if not deployed:
+        for folder in desk.glob("tiers/*/deploy"):
+            shutil.rmtree(folder)
     path = f"{tools}:/usr/bin:/bin"
     said = run(".ci/run", cwd=desk, PATH=path, ENGINE_UP=str(tools / "engine_up")).stdout
     assert ("the engine is up" in said) is deployed

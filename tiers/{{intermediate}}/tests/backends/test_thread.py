@@ -19,7 +19,7 @@ from tests import postgres
 from tests.support import Spine, ended
 from tests.test_demo import DAYS, RANGE, expected, with_sample
 
-LARGE = ["connector=synthetic", "path=7/3000", "start_date=2025-11-03", "end_date=2025-11-21"]
+LARGE = ["connector=synthetic", "path=7/3000", "start_date=2025-06-02", "end_date=2025-11-21"]
 WRITE = (
     "from datetime import date",
     "from sqlalchemy import insert",
