@@ -4,7 +4,8 @@
 set -eu
 
 if ! grep -qs '^POSTGRES_PASSWORD=' .env; then
-    (umask 077 && printf 'POSTGRES_PASSWORD=%s\n' "$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')" >>.env)
+    password=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
+    (umask 077 && printf '\nPOSTGRES_PASSWORD=%s\n' "$password" >>.env && chmod 600 .env)
 fi
 files=$(printf -- '--file %s ' deploy/compose/*.yaml)
 exec docker compose --project-directory . $files "$@"

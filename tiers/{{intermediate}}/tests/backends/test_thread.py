@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from market_spine.cli import _carry
 from market_spine.ledger import Execution
 from market_spine.schema import execution_events, otc_stale_days
 from tests import postgres
-from tests.support import Spine, ended
+from tests.support import Spine, ended, spine_in
 from tests.test_demo import DAYS, RANGE, expected, with_sample
 
 LARGE = ["connector=synthetic", "path=7/3000", "start_date=2025-06-02", "end_date=2025-11-21"]
@@ -354,3 +355,17 @@ def test_following_outlasts_an_outage(worker: Spine) -> None:
     ran = worker.submit("waits")
     disturber.join()
     assert (ran.code, ran.json["status"]) == (0, "succeeded")
+
+
+# --- which stores it serves --------------------------------------------------------------------
+
+
+def test_a_store_that_it_cannot_serve_has_the_inline_backend(tmp_path: Path) -> None:
+    with spine_in(tmp_path, "sqlite") as spine, pytest.MonkeyPatch.context() as patch:
+        patch.delenv("SPINE_BACKEND")
+        spine.restart()
+        assert spine.run("otc_normalize")["status"] == "succeeded"
+        spine("api", "--port", "0").fails(2, "Postgres", "sqlite:///spine.db")
+        patch.setenv("SPINE_BACKEND", "thread")
+        spine.restart()
+        spine.submit("otc_normalize").fails(2, "SPINE_BACKEND", "'thread'", "inline")

@@ -151,14 +151,14 @@ async def _plain(request: Request, error: Exception) -> Response:
     if plain.status_code == 404:
         detail = f"there is nothing at {request.url.path} (what there is: /docs)"
     if plain.status_code == 405:
-        headers["Allow"] = _allowed(request) or headers["Allow"]
+        headers["Allow"] = _allowed(request) or headers.get("Allow", "GET, HEAD")
         detail = f"{request.method} is not possible here (possible: {headers['Allow']})"
     return _answer(request, plain.status_code, detail, headers=headers)
 
 
 def _allowed(request: Request) -> str:
     """The methods of every route at this path; an exception knows those of one."""
-    path = getattr(request.scope["route"], "path", "")
+    path = getattr(request.scope.get("route"), "path", "")
     return ", ".join(sorted(map(str.upper, request.app.openapi()["paths"].get(path, ()))))
 
 

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import uvicorn
 
-from market_spine import database
+from market_spine import backends, database
 from market_spine.api.app import create_app
 from market_spine.errors import RequestError
 from market_spine.settings import settings
@@ -29,6 +29,11 @@ def serve(host: str, port: int) -> None:
         StoreError: the store cannot be used.
     """
     app = create_app()
+    if not getattr(backends.chosen(), "DEFERS", False):
+        raise RequestError(
+            f"the API wants Postgres, and DATABASE_URL names {database.url()}: there, only the "
+            "inline backend works, which would keep every request waiting for its work"
+        )
     database.engine()  # if the store cannot be used, that is better said before anything starts
     with _listening(host, port) as listener:
         config = uvicorn.Config(

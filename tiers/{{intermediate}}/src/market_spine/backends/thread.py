@@ -22,6 +22,7 @@ from market_spine.errors import StoreError
 from market_spine.settings import settings
 
 RANK = 10
+SCHEMES = ("postgresql",)  # the others have no bell
 DEFERS = True
 
 POLL_SECONDS = 5.0  # what was submitted without being heard of waits for so long at the most
@@ -37,7 +38,8 @@ def enqueue(_execution_id: UUID, _lane: str) -> None:
     if _worker and _worker.has_role:
         _worker.wake()
     else:
-        bell.ring()
+        with suppress(StoreError):  # it is committed, and will be found
+            bell.ring()
 
 
 def resume() -> None:
@@ -140,7 +142,9 @@ class Worker:
                 self.has_role = True
             if self.has_role and self._some_were_cut_off:
                 self._some_were_cut_off = False
-                fail_the_dead(self._in_hand)
+                with self._changed:
+                    alive = frozenset(self._in_hand)  # before the ledger is looked at
+                fail_the_dead(alive)
             if self.has_role:
                 self._begin_what_is_queued(session.connection)
             session.wait(self._ears, POLL_SECONDS)
@@ -165,13 +169,16 @@ class Worker:
     def _run(self, execution_id: UUID) -> None:
         from market_spine.runner import run_pipeline
 
+        was_cut_off = False
         try:
             run_pipeline(execution_id)
         except Exception as error:
             log.warning("execution %s was cut off: %s", execution_id, error)
-            self._some_were_cut_off = True
+            was_cut_off = True
         finally:
             with self._changed:
                 del self._in_hand[execution_id]
+                # Only now: while it is in hand, it is not looked for among the dead.
+                self._some_were_cut_off |= was_cut_off
                 self._changed.notify_all()
             self.wake()

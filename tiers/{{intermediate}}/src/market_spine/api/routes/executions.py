@@ -89,6 +89,7 @@ def list_events(
     """
     with database.snapshot() as connection:
         execution = ledger.get(connection, execution_id)
+        after = min(after, execution.version)  # behind what has not happened is everything new
         events = ledger.events_of(connection, execution_id, after)
     if not accepts_stream:
         return EventList(items=[Event.model_validate(event) for event in events])
