@@ -230,6 +230,8 @@ def test_a_cursor_that_was_never_issued(shared: Api, path: str, cursor: str) -> 
         ("POST", "/livez", 405, "GET"),
         ("HEAD", "/executions", 405, "GET, POST"),
         ("TRACE", "/otc/trades", 405, "GET"),
+        ("PUT", "/docs", 405, "GET, HEAD"),
+        ("FOO", "/openapi.json", 405, "GET, HEAD"),
     ],
 )
 def test_what_there_is_not(

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, event, make_url
 
-from market_spine import backends, database, dispatcher, ledger, outage
+from market_spine import backends, database, dispatcher, interruptions, ledger
 from market_spine.backends import thread
 from market_spine.cli import _carry
 from market_spine.ledger import Execution
@@ -54,7 +54,7 @@ def worker(spine: Spine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Spine]:
     gates = Gates()
     monkeypatch.setenv("SPINE_BACKEND", "thread")
     monkeypatch.setattr(thread, "RETRY_SECONDS", 0.1)
-    monkeypatch.setattr(outage, "RETRY_SECONDS", 0.1)
+    monkeypatch.setattr(interruptions, "RETRY_SECONDS", 0.1)
     monkeypatch.setattr(_carry, "RETRY_SECONDS", 0.1)
     spine.restart()
     spine.pipeline("writes", *WRITE, "return {}")

@@ -151,7 +151,7 @@ async def _plain(request: Request, error: Exception) -> Response:
     if plain.status_code == 404:
         detail = f"there is nothing at {request.url.path} (what there is: /docs)"
     if plain.status_code == 405:
-        headers["Allow"] = _allowed(request) or headers.get("Allow", "GET, HEAD")
+        headers["Allow"] = _allowed(request) or "GET, HEAD"  # /docs, /openapi.json
         detail = f"{request.method} is not possible here (possible: {headers['Allow']})"
     return _answer(request, plain.status_code, detail, headers=headers)
 
