@@ -23,6 +23,8 @@ from market_spine.settings import Settings
 REPO = Path(__file__).parents[1]
 GIVEN = Settings().database_url or ""  # before a test sets its own
 
+Other = psycopg.Connection[tuple[object, ...]]  # somebody else's, and not the store's
+
 _server = ExitStack()
 _numbers = count(1)
 _databases: dict[Path, str] = {}  # by the folder that they belong to
@@ -100,7 +102,7 @@ def url_of(name: str) -> str:
     return make_url(server()).set(database=name).render_as_string(hide_password=False)
 
 
-def connect(url: str) -> "psycopg.Connection[tuple[object, ...]]":
+def connect(url: str) -> Other:
     """A connection on which each statement is a transaction."""
     plain = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
     return psycopg.connect(plain, autocommit=True)

@@ -5,17 +5,15 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import psycopg
 import pytest
 from sqlalchemy import Column, Table, Text
 
 from market_spine import migrations
 from market_spine.schema import Word, metadata
 from tests import postgres
+from tests.postgres import Other
 from tests.support import REPO, Spine
 from tests.tape import trade
-
-Other = psycopg.Connection[tuple[object, ...]]
 
 HEAD = """
 import sqlalchemy as sa
@@ -35,13 +33,6 @@ def upgrade() -> None:
 def store() -> str:
     """SQLite makes its own tables."""
     return "postgresql"
-
-
-@pytest.fixture
-def other(spine: Spine) -> Iterator[Other]:
-    """Somebody else's connection to the database."""
-    with postgres.connect(postgres.database_of(spine.folder)) as connection:
-        yield connection
 
 
 @pytest.fixture

@@ -19,15 +19,9 @@ from market_spine.schema import execution_events, otc_stale_days
 from tests import postgres
 from tests.support import Spine, ended, spine_in
 from tests.test_demo import DAYS, RANGE, expected, with_sample
+from tests.test_runner import WRITE
 
 LARGE = ["connector=synthetic", "path=7/3000", "start_date=2025-06-02", "end_date=2025-11-21"]
-WRITE = (
-    "from datetime import date",
-    "from sqlalchemy import insert",
-    "from market_spine.schema import otc_stale_days",
-    "row = {'symbol': f'S{params.n}', 'trade_date': date(2025, 11, 24)}",
-    "context.connection.execute(insert(otc_stale_days), row)",
-)
 
 
 class Gates:

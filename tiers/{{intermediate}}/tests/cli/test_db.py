@@ -4,23 +4,20 @@ import shutil
 import signal
 import sqlite3
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 from filelock import FileLock
 
 from market_spine import backends, database, dispatcher, ledger
 from market_spine.schema import dead_letters, executions, metadata, otc_trades
-from tests import postgres
+from tests.postgres import Other
 from tests.support import Spine, ended, spine_in
 from tests.tape import trade
 from tests.test_demo import with_sample
 
-Other = psycopg.Connection[tuple[object, ...]]
 SOURCE = "sqlite:///basic.db"
 
 
@@ -28,13 +25,6 @@ SOURCE = "sqlite:///basic.db"
 def store() -> str:
     """Where things are brought to."""
     return "postgresql"
-
-
-@pytest.fixture
-def other(spine: Spine) -> Iterator[Other]:
-    """Somebody else's connection to the database."""
-    with postgres.connect(postgres.database_of(spine.folder)) as connection:
-        yield connection
 
 
 @pytest.fixture(scope="module")

@@ -28,10 +28,9 @@ from market_spine.schema import (
     otc_trades_raw,
 )
 from tests import postgres
+from tests.postgres import Other
 from tests.support import Spine
 from tests.tape import trade
-
-Other = psycopg.Connection[tuple[object, ...]]
 
 COMMANDS = [
     ["executions", "list"],
@@ -45,13 +44,6 @@ each_command = pytest.mark.parametrize("args", COMMANDS, ids=" ".join)
 def store() -> str:
     """Only this one."""
     return "postgresql"
-
-
-@pytest.fixture
-def other(spine: Spine) -> Iterator[Other]:
-    """Somebody else's connection to the database."""
-    with postgres.connect(postgres.database_of(spine.folder)) as connection:
-        yield connection
 
 
 def name_of(spine: Spine) -> str:

@@ -29,7 +29,7 @@ def serve(host: str, port: int) -> None:
         StoreError: the store cannot be used.
     """
     app = create_app()
-    if not getattr(backends.chosen(), "DEFERS", False):
+    if not backends.defers():
         raise RequestError(
             f"the API wants Postgres, and DATABASE_URL names {database.url()}: there, only the "
             "inline backend works, which would keep every request waiting for its work"
