@@ -73,10 +73,18 @@ class Session:
             lock = select(func.pg_try_advisory_lock(lock_key(RUN_LOCK)))
             return bool(self.connection.execute(lock).scalar_one())
 
+    def is_role_held(self) -> bool:
+        """Whether some process has the role."""
+        with database.explained():
+            return is_role_held(self.connection)
+
     def wait(self, other: socket, seconds: float) -> None:
         """Wait for the bell, or until there is something to read from the other socket."""
         driver: Any = self.connection.connection.dbapi_connection
-        system.select([driver, other], [], [], seconds)
+        watched = system.poll()
+        watched.register(driver, system.POLLIN)
+        watched.register(other, system.POLLIN)
+        watched.poll(seconds * 1000)
         try:
             for _ in driver.notifies(timeout=0):
                 pass

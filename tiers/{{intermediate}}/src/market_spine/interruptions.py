@@ -1,16 +1,18 @@
-"""An outage of the store in the middle of a run: wait until it is over, and do the run again.
+"""What may interrupt a run: an outage of the store, and the end of the process that does the work.
 
 Nothing of a run that lost the store was kept, and its claim still stands, so that doing it again is
-doing it once. It is begun `max_attempts` times at the most; then it fails like any other run.
+doing it once: it is begun `max_attempts` times at the most, then it fails like any other run. A run
+that its process has no more time for fails at its next checkpoint.
 """
 
 import logging
 import time
 from collections.abc import Callable
 from functools import wraps
+from uuid import UUID
 
 from market_spine import database, ledger
-from market_spine.errors import StoreUnavailableError
+from market_spine.errors import SpineError, StoreUnavailableError
 from market_spine.ledger import Execution
 
 RETRY_SECONDS = 1.0
@@ -18,6 +20,31 @@ RETRY_SECONDS = 1.0
 log = logging.getLogger(__name__)
 
 Work = Callable[[Execution], None]
+
+_cut_off: set[UUID] = set()  # runs of this process that there is no more time for
+
+
+def cut_off(execution_id: UUID) -> None:
+    """Let a run of this process fail at its next checkpoint."""
+    _cut_off.add(execution_id)
+
+
+def forget(execution_id: UUID) -> None:
+    """The run has ended, cut off or not."""
+    _cut_off.discard(execution_id)
+
+
+def require_time(execution: Execution) -> None:
+    """Go on only if the process that carries the execution out has time for it.
+
+    Raises:
+        SpineError: it was told to end.
+    """
+    if execution.id in _cut_off:
+        raise SpineError(
+            "it was not done when its process had to end (SPINE_DRAIN_SECONDS); nothing of its "
+            "output was kept, and a retry does it again"
+        )
 
 
 def outlasting_outages(work: Work) -> Work:
@@ -41,8 +68,10 @@ def _wait_to_begin_again(execution: Execution, error: StoreUnavailableError) -> 
 
     Raises:
         SupersededError: the execution has ended, perhaps by the commit whose answer was lost.
+        SpineError: there is no more time for it.
     """
     while True:
+        require_time(execution)
         try:
             with database.transaction() as connection:
                 ledger.record(connection, execution.id, "interrupted", {"reason": str(error)})

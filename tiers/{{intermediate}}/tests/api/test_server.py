@@ -1,15 +1,19 @@
 """The process: where it listens, when it refuses to start, how it ends; and it only enqueues."""
 
+import os
 import signal
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
 from tests import postgres
-from tests.api.serving import LOG, PROBLEM, Api, add, serving, start
+from tests.api.serving import COMMAND, LOG, PROBLEM, Api, add, serving, start
+from tests.support import REPO
 
 BACKEND = """
 RANK, DEFERS = -1, True
@@ -36,6 +40,9 @@ def more(n: int = 1) -> dict[str, int]:
 def fails() -> dict[str, float]:
     return {"secret": 1 / 0}
 """
+
+# A request whose body never comes to its end.
+UNFINISHED = b"POST /executions HTTP/1.1\r\nHost: spine\r\nContent-Length: 9\r\n\r\n{"
 
 
 @pytest.fixture
@@ -90,6 +97,13 @@ def test_a_setting_that_cannot_be_is_named(tmp_path: Path, url: str) -> None:
     assert (code, "SPINE_API_THREADS" in line) == (2, True)
 
 
+def until_refused(address: tuple[str, int]) -> None:
+    """Wait until nobody listens there any more."""
+    with suppress(ConnectionError):
+        while True:
+            socket.create_connection(address).close()
+
+
 def test_what_runs_may_finish(api: Api) -> None:
     execution = api.submit("slow")
     api.follow(execution["id"], "running")
@@ -100,7 +114,7 @@ def test_what_runs_may_finish(api: Api) -> None:
     assert api.process.wait(30) == -signal.SIGTERM
 
 
-def test_what_does_not_finish_in_time_is_cancelled(tmp_path: Path) -> None:
+def test_what_does_not_finish_in_time_is_cut_off(tmp_path: Path) -> None:
     url = postgres.new_database()
     with serving(tmp_path, url, SPINE_DRAIN_SECONDS="0.2") as api:
         running = api.submit("slow")
@@ -108,7 +122,34 @@ def test_what_does_not_finish_in_time_is_cancelled(tmp_path: Path) -> None:
         api.process.send_signal(signal.SIGTERM)
         assert api.process.wait(30) == -signal.SIGTERM
     with serving(tmp_path, url) as api:
-        assert api.get(f"/executions/{running['id']}")["status"] == "cancelled"
+        assert api.get(f"/executions/{running['id']}")["status"] == "failed"
+        (letter,) = api.get("/dead-letters")["items"]
+        assert letter["execution_id"] == running["id"]
+        assert "SPINE_DRAIN_SECONDS" in letter["reason"]
+    postgres.drop_database(url)
+
+
+def test_nothing_begins_while_open_requests_may_finish(tmp_path: Path) -> None:
+    url = postgres.new_database()
+    with serving(tmp_path, url, SPINE_DRAIN_SECONDS="60") as api:
+        running = api.submit("slow")
+        api.follow(running["id"], "running")
+        where = urlsplit(api.url)
+        address = str(where.hostname), where.port or 0
+        with socket.create_connection(address) as unfinished:
+            unfinished.sendall(UNFINISHED)
+            api.process.send_signal(signal.SIGTERM)
+            until_refused(address)
+            environment = {**os.environ, "DATABASE_URL": url, "SPINE_MIGRATIONS": "migrations"}
+            submit = [sys.executable, "-c", COMMAND, "run", "otc_normalize", "--no-wait"]
+            subprocess.run(submit, cwd=REPO, env=environment, check=True, capture_output=True)
+            api.go()
+            with pytest.raises(subprocess.TimeoutExpired):
+                api.process.wait(1)
+        assert api.process.wait(30) == -signal.SIGTERM
+    with postgres.connect(url) as connection:
+        found = connection.execute("SELECT pipeline, status FROM executions ORDER BY id").fetchall()
+    assert found == [("slow", "succeeded"), ("otc_normalize", "queued")]
     postgres.drop_database(url)
 
 

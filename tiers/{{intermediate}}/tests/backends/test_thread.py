@@ -48,6 +48,7 @@ def worker(spine: Spine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Spine]:
     gates = Gates()
     monkeypatch.setenv("SPINE_BACKEND", "thread")
     monkeypatch.setattr(thread, "RETRY_SECONDS", 0.1)
+    monkeypatch.setattr(thread, "PATIENCE_SECONDS", 0.3)
     monkeypatch.setattr(interruptions, "RETRY_SECONDS", 0.1)
     monkeypatch.setattr(_carry, "RETRY_SECONDS", 0.1)
     spine.restart()
@@ -234,14 +235,36 @@ def test_a_drain_lets_finish_what_runs_and_begins_nothing() -> None:
     assert [now(one).status for one in found] == ["succeeded", "succeeded", "queued"]
 
 
-def test_a_drain_cancels_what_takes_too_long(worker: Spine) -> None:
+def test_a_drain_cuts_off_what_takes_too_long(worker: Spine) -> None:
     execution = dispatcher.submit("waits", {})
     backends.chosen().serve()
     assert gates.begun.acquire(timeout=20)
     backends.chosen().drain(0.1)
-    assert now(execution).status == "cancelled"
+    assert now(execution).status == "failed"
+    (letter,) = worker.letters()
+    assert letter["execution_id"] == str(execution.id)
+    assert "SPINE_DRAIN_SECONDS" in letter["reason"]
     assert worker.rows(otc_stale_days) == []
     worker.check_ledger()
+    gates.open.set()
+    worker.ok("dead-letters", "retry", letter["id"])
+    assert len(worker.rows(otc_stale_days)) == 1
+
+
+def test_what_a_command_has_begun_for_others_is_done_before_it_ends(worker: Spine) -> None:
+    of_others = dispatcher.submit("waits", {})
+    command = threading.Thread(target=worker.ok, args=["run", "writes", "-p", "n=1"])
+    command.start()
+    assert gates.begun.acquire(timeout=20)
+    until(lambda: [is_over(one) for one in found_of("writes")] == [True])
+    until(lambda: thread._worker and thread._worker._draining)
+    later = dispatcher.submit("writes", {"n": 2})
+    command.join(0.5)
+    assert command.is_alive()
+    gates.open.set()
+    command.join(20)
+    assert (now(of_others).status, now(later).status) == ("succeeded", "queued")
+    assert worker.letters() == []
 
 
 def test_an_interrupt_cancels_what_is_followed(worker: Spine) -> None:
@@ -335,6 +358,50 @@ def test_a_commit_whose_answer_is_lost_is_not_done_again(worker: Spine) -> None:
     assert len(worker.rows(otc_stale_days)) == 1
     assert kinds(execution) == ["submitted", "started", "succeeded"]
     worker.check_ledger()
+
+
+def test_whoever_waits_for_the_role_lets_the_one_that_lost_it_come_first(
+    worker: Spine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process that does the work is slower to come back than the one that waits."""
+    execution = dispatcher.submit("waits", {})
+    backends.chosen().serve()
+    assert gates.begun.acquire(timeout=20)
+    other = worker.start("run", "otc_normalize")
+    until(lambda: somebody_waits_for_the_role(worker))
+    monkeypatch.setattr(thread, "RETRY_SECONDS", 2.5)
+    with nobody_may_connect(worker):
+        until(lambda: thread._worker and not thread._worker.has_role)
+    until(lambda: thread._worker and thread._worker.has_role)
+    gates.open.set()
+    assert ended(other).code == 0
+    assert now(execution).status == "succeeded"
+    assert worker.letters() == []
+    worker.check_ledger()
+
+
+def test_looking_leaves_alone_what_lost_the_store_and_comes_back(
+    worker: Spine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execution = dispatcher.submit("waits", {})
+    backends.chosen().serve()
+    assert gates.begun.acquire(timeout=20)
+    monkeypatch.setattr(thread, "RETRY_SECONDS", 1.0)
+    monkeypatch.setattr(thread, "PATIENCE_SECONDS", 4.0)
+    with nobody_may_connect(worker):
+        until(lambda: thread._worker and not thread._worker.has_role)
+    assert [row["status"] for row in worker.json("executions", "list")] == ["running"]
+    gates.open.set()
+    until(lambda: is_over(execution))
+    assert now(execution).status == "succeeded"
+
+
+def somebody_waits_for_the_role(spine: Spine) -> bool:
+    """Whether a process has asked for the role and not got it."""
+    asked = "SELECT FROM pg_stat_activity WHERE datname = %s AND query LIKE %s"
+    name = make_url(postgres.database_of(spine.folder)).database
+    with postgres.connect(postgres.server()) as connection:
+        return connection.execute(asked, [name, "%pg_try_advisory_lock%"]).fetchone() is not None
 
 
 def test_following_outlasts_an_outage(worker: Spine) -> None:

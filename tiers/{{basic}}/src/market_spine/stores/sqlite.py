@@ -17,12 +17,14 @@ from sqlalchemy import (
     Connection,
     Engine,
     Table,
+    bindparam,
     create_engine,
     event,
     func,
     literal,
     make_url,
     select,
+    text,
 )
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import DBAPIError
@@ -133,9 +135,12 @@ def insert_new(table: Table) -> Insert:
 
 def is_one_of(column: ColumnElement[Any], values: Sequence[Any]) -> ColumnElement[bool]:
     """See `database.Store`."""
-    # One parameter that holds all the values: SQLite allows 32,766 parameters at most.
-    listed = func.json_each(orjson.dumps(list(values)).decode()).table_valued("value")
-    return column.in_(select(listed.c.value))
+    # One parameter that holds all the values: SQLite allows 32,766 parameters at most. As text,
+    # because a table-valued function is a cycle of objects, which would keep them all for a while.
+    among = text("(SELECT value FROM json_each(:listed))").bindparams(
+        bindparam("listed", orjson.dumps(list(values)).decode(), unique=True)
+    )
+    return column.op("IN", is_comparison=True)(among)
 
 
 def copy_rows(

@@ -73,6 +73,6 @@ class _Server(uvicorn.Server):
         print(f"listening on http://{where} (its documentation: /docs)", flush=True)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        # Streams would hold their connections open for as long as their executions run.
+        # The worker begins nothing more, and streams end: they would hold their connections open.
         self.config.app.state.stopping.set()  # type: ignore[union-attr]
         await super().shutdown(sockets)

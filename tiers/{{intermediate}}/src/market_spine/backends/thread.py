@@ -2,7 +2,8 @@
 
 Whoever serves tries to take the worker's role (`bell.py`); the others wait for it to become free.
 The worker is woken when something is submitted, and looks every few seconds besides. If it loses
-the store, it takes the role again when that is back, and goes on with what it has in hand.
+the store, it takes the role again when that is back, and goes on with what it has in hand; the
+others let it come first.
 """
 
 import logging
@@ -16,7 +17,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from market_spine import bell, database, ledger
+from market_spine import bell, database, interruptions, ledger
 from market_spine.backends.inline import fail_the_dead
 from market_spine.errors import StoreError
 from market_spine.settings import settings
@@ -27,7 +28,10 @@ DEFERS = True
 
 POLL_SECONDS = 5.0  # what was submitted without being heard of waits for so long at the most
 RETRY_SECONDS = 1.0  # between two attempts to reach a store that is gone
-CANCEL_SECONDS = 5.0  # for a run that is to be cancelled to come to its next checkpoint
+CUT_OFF_SECONDS = 5.0  # for a run that is cut off to come to its next checkpoint
+# A free role whose work still runs is left for so long to the process that may have lost it only
+# with its connection, and that asks for it again after RETRY_SECONDS.
+PATIENCE_SECONDS = 3.0
 
 log = logging.getLogger(__name__)
 _worker: "Worker | None" = None
@@ -44,6 +48,10 @@ def enqueue(_execution_id: UUID, _lane: str) -> None:
 
 def resume() -> None:
     """Fail what a process has left running that had the role and died."""
+    with database.snapshot() as connection:
+        if not ledger.running(connection) or bell.is_role_held(connection):
+            return
+    time.sleep(PATIENCE_SECONDS)
     with database.store().run_lock(wait=False) as free:
         if free:
             fail_the_dead()
@@ -56,8 +64,8 @@ def serve() -> None:
     _worker = _worker or Worker(settings().spine_worker_threads)
 
 
-def drain(seconds: float) -> None:
-    """Begin nothing more, let what runs finish for so long, then cancel it."""
+def drain(seconds: float | None) -> None:
+    """Begin nothing more, let what runs finish for so long, then cut it off."""
     global _worker
     if _worker:
         _worker.drain(seconds)
@@ -78,7 +86,8 @@ class Worker:
         self._in_hand: dict[UUID, str] = {}  # what runs here, with its lane
         self._changed = Condition()  # guards what is in hand
         self._draining = False
-        self._some_were_cut_off = False  # a run could not write how it ended
+        self._some_were_lost = False  # a run could not write how it ended
+        self._free_since: float | None = None  # when the role was free, and its work still running
         self._ears, self._bell = socketpair()
         self._ears.setblocking(False)
         self._bell.setblocking(False)
@@ -89,21 +98,22 @@ class Worker:
         with suppress(OSError):  # it is full of wakes already, or nobody listens any more
             self._bell.send(b"!")
 
-    def drain(self, seconds: float) -> None:
+    def drain(self, seconds: float | None) -> None:
         """See the function of this name."""
         self._draining = True
         self.wake()
         if not self._idle_within(seconds):
-            for execution_id in [*self._in_hand]:
-                log.warning("execution %s takes too long: cancelled", execution_id)
-                with suppress(StoreError), database.transaction() as connection:
-                    ledger.request_cancel(connection, execution_id)
-            self._idle_within(CANCEL_SECONDS)
-        self._chief.join(CANCEL_SECONDS)
+            with self._changed:
+                in_hand = [*self._in_hand]
+            for execution_id in in_hand:
+                log.warning("execution %s takes too long: cut off", execution_id)
+                interruptions.cut_off(execution_id)
+            self._idle_within(CUT_OFF_SECONDS)
+        self._chief.join(CUT_OFF_SECONDS)
         self._bell.close()
         self._ears.close()
 
-    def _idle_within(self, seconds: float) -> bool:
+    def _idle_within(self, seconds: float | None) -> bool:
         with self._changed:
             return self._changed.wait_for(lambda: not self._in_hand, seconds)
 
@@ -137,19 +147,33 @@ class Worker:
 
     def _work_with(self, session: bell.Session) -> None:
         while not self._is_done():
-            if not self.has_role and session.take_role():
-                self._some_were_cut_off = True  # if anything runs, its process has died
+            if not self.has_role and self._may_ask(session) and session.take_role():
+                self._some_were_lost = True  # if anything runs, its process has died
                 self.has_role = True
-            if self.has_role and self._some_were_cut_off:
-                self._some_were_cut_off = False
-                with self._changed:
-                    alive = frozenset(self._in_hand)  # before the ledger is looked at
-                fail_the_dead(alive)
+            if self.has_role and self._some_were_lost:
+                self._some_were_lost = False
+                fail_the_dead(self._alive())  # which are listed before the ledger is looked at
             if self.has_role:
                 self._begin_what_is_queued(session.connection)
-            session.wait(self._ears, POLL_SECONDS)
+            session.wait(self._ears, POLL_SECONDS if self._free_since is None else RETRY_SECONDS)
             with suppress(BlockingIOError):
                 self._ears.recv(4096)
+
+    def _may_ask(self, session: bell.Session) -> bool:
+        """Whether nobody else comes first who still carries out what is running."""
+        alive = self._alive()
+        with database.explained():
+            others = [one for one in ledger.running(session.connection) if one.id not in alive]
+        if not others or session.is_role_held():
+            self._free_since = None
+            return True
+        now = time.monotonic()
+        self._free_since = self._free_since or now
+        return now - self._free_since >= PATIENCE_SECONDS
+
+    def _alive(self) -> frozenset[UUID]:
+        with self._changed:
+            return frozenset(self._in_hand)
 
     def _is_done(self) -> bool:
         return self._draining and not self._in_hand
@@ -169,16 +193,17 @@ class Worker:
     def _run(self, execution_id: UUID) -> None:
         from market_spine.runner import run_pipeline
 
-        was_cut_off = False
+        was_lost = False
         try:
             run_pipeline(execution_id)
         except Exception as error:
-            log.warning("execution %s was cut off: %s", execution_id, error)
-            was_cut_off = True
+            log.warning("execution %s was lost: %s", execution_id, error)
+            was_lost = True
         finally:
+            interruptions.forget(execution_id)
             with self._changed:
                 del self._in_hand[execution_id]
                 # Only now: while it is in hand, it is not looked for among the dead.
-                self._some_were_cut_off |= was_cut_off
+                self._some_were_lost |= was_lost
                 self._changed.notify_all()
             self.wake()

@@ -1,4 +1,8 @@
-"""Carrying out here what a command waits for, where no other process does it."""
+"""Carrying out here what a command waits for, where no other process does it.
+
+As in the tier without a worker, whoever runs something runs what else is queued, too; what it has
+begun for others is not dropped when its own work is done.
+"""
 
 import logging
 import time
@@ -27,13 +31,16 @@ def carrying(follow: Follow) -> Follow:
             return execution
         backend = backends.chosen()
         backend.serve()
+        seconds: float | None = settings().spine_drain_seconds
         try:
-            return _patiently(follow, execution)
+            execution = _patiently(follow, execution)
+            seconds = None
         except KeyboardInterrupt:
             dispatcher.cancel(execution.root_id)
             raise
         finally:
-            backend.drain(settings().spine_drain_seconds)
+            backend.drain(seconds)
+        return execution
 
     return carried
 

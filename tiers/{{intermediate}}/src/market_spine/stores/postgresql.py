@@ -17,20 +17,20 @@ import psycopg
 from psycopg.adapt import Buffer, Dumper
 from sqlalchemy import (
     ARRAY,
+    BindParameter,
     ColumnElement,
     Connection,
     Engine,
     String,
     Table,
     Text,
-    any_,
-    cast,
+    bindparam,
     create_engine,
     event,
     func,
-    literal,
     make_url,
     select,
+    text,
 )
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError
@@ -44,8 +44,20 @@ SCHEME = "postgresql"
 RANK = 10
 
 CONNECT_SECONDS = 10
-# A server that has vanished without a word is noticed after a minute.
-KEEPALIVE = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
+# A server that has vanished without a word is noticed after a minute, and so is a client, which
+# may have held a lock.
+KEEPALIVE = {
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}
+OF_SESSION = {
+    "timezone": "UTC",
+    "tcp_keepalives_idle": 30,
+    "tcp_keepalives_interval": 10,
+    "tcp_keepalives_count": 3,
+}
 KEPT_CONNECTIONS = 10  # further ones are closed after use; a thread has one at a time, so few are
 COPY_ROWS = 2_500  # rows that are sent at a time; the server loads them while the next are made
 MANY_ROWS = 50_000  # in one transaction; what the planner thinks of the table is outdated then
@@ -79,6 +91,7 @@ def open_engine(url: str) -> Engine:
 def connect(url: str) -> Engine:
     """An engine over a database, whatever is in it."""
     parsed = make_url(url).set(drivername="postgresql+psycopg")
+    options = " ".join(f"-c {name}={value}" for name, value in OF_SESSION.items())
     engine = create_engine(
         parsed,
         pool_size=KEPT_CONNECTIONS,
@@ -89,7 +102,7 @@ def connect(url: str) -> Engine:
         connect_args={
             "connect_timeout": CONNECT_SECONDS,
             "application_name": "market_spine",
-            "options": f"-c timezone=UTC {parsed.query.get('options', '')}",
+            "options": f"{options} {parsed.query.get('options', '')}",
             **KEEPALIVE,
         },
     )
@@ -140,13 +153,17 @@ def insert_new(table: Table) -> Insert:
 
 def is_one_of(column: ColumnElement[Any], values: Sequence[Any]) -> ColumnElement[bool]:
     """See `database.Store`."""
+    # The list as text, because `any_()` is a cycle of objects, which would keep it for a while.
     texts = [str(value) for value in values]
-    if texts == [""] or any(SEPARATOR in text for text in texts):
-        return column == any_(literal(texts, ARRAY(Text)))
-    listed = func.string_to_array(literal(SEPARATOR.join(texts), Text), SEPARATOR)
-    if isinstance(column.type, String):
-        return column == any_(listed)
-    return column == any_(cast(listed, ARRAY(column.type)))
+    if texts == [""] or any(SEPARATOR in value for value in texts):
+        listed: BindParameter[Any] = bindparam("listed", texts, ARRAY(Text), unique=True)
+        among = ":listed"
+    else:
+        listed = bindparam("listed", SEPARATOR.join(texts), unique=True)
+        among = f"string_to_array(:listed, '{SEPARATOR}')"
+    if not isinstance(column.type, String):
+        among = f"CAST({among} AS {column.type.compile(database.engine().dialect)}[])"
+    return column.op("=", is_comparison=True)(text(f"ANY ({among})").bindparams(listed))
 
 
 # --- bulk load ---------------------------------------------------------------------------------
