@@ -102,6 +102,8 @@ class Worker:
         """See the function of this name."""
         self._draining = True
         self.wake()
+        if seconds is None and self._in_hand:
+            log.warning("finishing what was begun for others (%d executions)", len(self._in_hand))
         if not self._idle_within(seconds):
             with self._changed:
                 in_hand = [*self._in_hand]
