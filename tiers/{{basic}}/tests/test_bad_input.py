@@ -47,6 +47,13 @@ UNREADABLE: dict[str, tuple[Callable[[Path], None], str, list[str]]] = {
     "an empty file": (write("bad.csv", ""), "bad.csv", ["bad.csv", "empty"]),
     "an empty folder": (lambda folder: (folder / "bad").mkdir(), "bad", ["bad", "no file"]),
     "a pattern of nothing": (lambda _: None, "bad*.csv", ["bad*.csv", "no file"]),
+    "a device": (
+        lambda folder: (folder / "bad.csv").symlink_to("/dev/null"),
+        "bad.csv",
+        ["bad.csv", "not a regular file"],
+    ),
+    "a name that is too long": (lambda _: None, "bad" * 100, ["bad", "too long"]),
+    "a part of a name that is too long": (lambda _: None, f"{'bad' * 100}/*", ["bad", "no file"]),
     "another delimiter": (
         write("bad.csv", TEXT.replace(",", ";")),
         "bad.csv",
@@ -123,6 +130,9 @@ def test_a_null_character_is_no_part_of_an_id_or_a_symbol(spine: Spine) -> None:
             {"start_date": "9999-12-29", "end_date": "9999-12-31"},
             "start_date",
         ),
+        ("otc_ingest", {"path": ""}, "path"),
+        ("otc_ingest", {"path": "x" * 5000}, "path"),
+        ("otc_ingest", {"source": "x" * 101}, "source"),
         ("otc_normalize", {"raw_id": "99999999999999999999"}, "raw_id"),
     ],
 )
@@ -133,6 +143,13 @@ def test_a_param_that_only_looks_right_is_refused(
     assert refused.code == 2
     assert culprit in refused.err
     assert spine.json("executions", "list") == []
+
+
+def test_limits_are_said_as_people_write_them(spine: Spine) -> None:
+    limits = "1970-01-02", "2199-12-30"
+    spine.submit("otc_backfill_day", day="0001-01-01").fails(2, "day: 0001-01-01", *limits)
+    late = "1969-12-31T23:59:59+00:00"
+    spine.submit("otc_ingest", captured_at=late).fails(2, f"captured_at: {late}", limits[0])
 
 
 def test_an_instant_before_all_time_is_refused(spine: Spine) -> None:

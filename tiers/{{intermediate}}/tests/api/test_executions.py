@@ -27,7 +27,7 @@ def test_a_submit_is_accepted_and_carried_out(api: Api) -> None:
 
 
 def test_a_failure_is_told_and_kept_as_a_letter(api: Api) -> None:
-    ended = api.follow(api.submit("otc_ingest", path="nowhere.csv")["id"])
+    ended = api.follow(api.submit("otc_ingest", path="data/nowhere.csv")["id"])
     assert ended["status"] == "failed"
     assert "nowhere.csv" in ended["error"]
     (letter,) = api.get("/dead-letters")["items"]

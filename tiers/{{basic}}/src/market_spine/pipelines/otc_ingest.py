@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from market_spine.context import Context
-from market_spine.pipelines import DateRange, Instant, Params, Pipeline
+from market_spine.pipelines import DateRange, Instant, Params, Pipeline, SourcePath
 
 if TYPE_CHECKING:
     from market_spine.services.otc.bronze import Capture
@@ -22,9 +22,11 @@ Symbols = Annotated[list[Annotated[str, Field(min_length=1)]], BeforeValidator(_
 class SourceParams(Params):
     """Which source is read, and how."""
 
-    connector: str = "file"
-    source: str = Field("otc", description="names the mapping file")
-    path: str | None = Field(None, description="where the connector reads; unset: its own default")
+    connector: str = Field("file", max_length=100)
+    source: str = Field("otc", max_length=100, description="names the mapping file")
+    path: SourcePath | None = Field(
+        None, description="where the connector reads; unset: its own default"
+    )
     symbols: Symbols | None = Field(None, min_length=1, description="A,B,C; unset: all")
     captured_at: Instant | None = Field(
         None, description="when the source delivered it, for history; unset: now"

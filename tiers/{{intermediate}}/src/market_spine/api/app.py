@@ -45,6 +45,7 @@ def create_app() -> FastAPI:
         RequestLimits,
         max_body=settings().spine_api_max_body,
         query_seconds=settings().spine_query_seconds,
+        sources=settings().spine_api_sources,
     )
     problems.install(app)
     for module in iter_modules(routes.__path__):

@@ -1,21 +1,24 @@
-"""What one request may take: a body of limited size, and queries of limited duration."""
+"""What one request may take: a body of limited size, queries of limited duration, some files."""
+
+from pathlib import Path
 
 from fastapi import Request
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from market_spine import deadline
+from market_spine import deadline, entrance
 from market_spine.api import problems
 
 
 class RequestLimits:
     """ASGI middleware that counts what is read, whatever the request says of its length."""
 
-    def __init__(self, app: ASGIApp, *, max_body: int, query_seconds: float) -> None:
+    def __init__(self, app: ASGIApp, *, max_body: int, query_seconds: float, sources: Path) -> None:
         self.app = app
         self.max_body = max_body
         self.query_seconds = query_seconds
+        self.sources = sources
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, within its limits."""
@@ -37,8 +40,10 @@ class RequestLimits:
                 raise HTTPException(413, too_large)
             return message
 
-        token = deadline.query_seconds.set(self.query_seconds)
+        seconds = deadline.query_seconds.set(self.query_seconds)
+        folder = entrance.folder.set(self.sources)
         try:
             await self.app(scope, receive_within, send)
         finally:
-            deadline.query_seconds.reset(token)
+            deadline.query_seconds.reset(seconds)
+            entrance.folder.reset(folder)

@@ -174,8 +174,6 @@ def _faults(found: Sequence[Mapping[str, Any]]) -> list[Fault]:
     for error in found[:MOST_FAULTS]:
         location, *field = error["loc"]
         detail = error["msg"].removeprefix("Value error, ")
-        for limit in error.get("ctx", {}).values():
-            detail = detail.replace(repr(limit), str(limit))  # a date as people write it
         name = _sendable(".".join(map(str, field)))
         faults.append(Fault.of(location, name or None, _sendable(detail)))
     return faults

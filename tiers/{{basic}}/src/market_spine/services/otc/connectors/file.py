@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from glob import glob, has_magic
 from pathlib import Path
+from stat import S_ISREG
 from typing import IO, Any, cast
 
 from market_spine.errors import SourceError
@@ -35,23 +36,33 @@ def fetch(request: FetchRequest) -> Iterator[Record]:
 
 
 def _files(path: str) -> list[Path]:
-    if has_magic(path):
-        found = sorted(Path(name) for name in glob(path))
-    elif Path(path).is_dir():
-        found = sorted(Path(path).iterdir())
-    else:
-        found = [Path(path)]
-    files = [file for file in found if not file.name.startswith(".") and not file.is_dir()]
+    with _explained(path):
+        if has_magic(path):
+            found = sorted(Path(name) for name in glob(path))
+        elif Path(path).is_dir():
+            found = sorted(Path(path).iterdir())
+        else:
+            found = [Path(path)]
+        files = [file for file in found if not file.name.startswith(".") and not file.is_dir()]
     if not files:
         raise SourceError(f"{path}: there is no file")
     return files
 
 
 def _rows(path: Path, mapping: SourceMapping) -> Iterator[Record]:
-    try:
+    with _explained(path):
+        if not S_ISREG(path.stat().st_mode):  # to open a pipe or a device may take for ever
+            raise SourceError(f"{path}: not a regular file, and nothing else is read")
         with _opened(path) as members:
             for name, stream in members:
                 yield from _parsed(path, name, stream, mapping)
+
+
+@contextmanager
+def _explained(path: str | Path) -> Iterator[None]:
+    """Say in a line what is wrong with a file that cannot be read."""
+    try:
+        yield
     except FileNotFoundError:
         raise SourceError(f"{path}: there is no such file") from None
     except (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile) as error:
