@@ -35,9 +35,8 @@ def require_current(connection: Connection) -> None:
     """
     lacking = sorted(set(_script().get_heads()) - _applied(connection))
     if lacking:
-        place = connection.engine.url.set(query={}).render_as_string()
         raise StoreError(
-            f"the schema of {place} is not up to date (it lacks {', '.join(lacking)}): "
+            f"the schema of the store is not up to date (it lacks {', '.join(lacking)}): "
             "bring it up to date with: spine db upgrade"
         )
 

@@ -4,11 +4,14 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from market_spine import embedded
@@ -19,11 +22,13 @@ from tests.api.test_events import stream
 DAYS = {"symbol": "ALDRF", "start": "2025-11-24", "end": "2025-12-05"}
 
 
-def unavailable(answer: httpx.Response) -> None:
+def unavailable(answer: httpx.Response) -> str:
+    """Check that an answer is what a store that cannot be used has; returns its detail."""
     assert answer.status_code == 503, answer.text
     assert answer.headers["content-type"] == PROBLEM
     assert int(answer.headers["retry-after"]) > 0
     assert answer.json()["type"] == "urn:market-spine:unavailable"
+    return str(answer.json()["detail"])
 
 
 class Server:
@@ -39,6 +44,22 @@ class Server:
 
     def stop(self) -> None:
         self._running.close()
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """It takes connections and requests, and answers none."""
+        with postgres.connect(self.url) as connection:
+            main = psutil.Process(connection.info.backend_pid).parent()
+        assert main is not None
+        main.suspend()
+        processes = [main, *main.children()]
+        try:
+            for process in processes:
+                process.suspend()
+            yield
+        finally:
+            for process in reversed(processes):
+                process.resume()
 
 
 @pytest.fixture
@@ -79,6 +100,9 @@ def test_a_store_that_stops_and_starts_again(server: Server, tmp_path: Path) -> 
                 unavailable(api.http.post("/executions", json={"pipeline": "otc_normalize"}))
                 unavailable(api.http.post(f"/executions/{running['id']}/cancel"))
                 assert api.get("/livez") == {"status": "alive"}
+            told = unavailable(api.http.get("/dead-letters"))
+            assert ("postgres" in told, str(server.folder) in told) == (False, False)
+            assert len(api.log.splitlines()) > 18  # it tells what callers are not told
             assert api.http.post("/executions", json={"pipeline": "nothing"}).status_code == 422
             server.start()
             ready_again(api)
@@ -87,6 +111,36 @@ def test_a_store_that_stops_and_starts_again(server: Server, tmp_path: Path) -> 
         assert api.follow(running["id"])["status"] == "succeeded"
         assert api.run("otc_normalize")
         assert len(api.get("/executions")["items"]) == 2
+
+
+def test_a_store_that_freezes(server: Server, tmp_path: Path) -> None:
+    """With its connections open, and more requests than there are threads."""
+    settings = {"SPINE_QUERY_SECONDS": "0.5", "SPINE_API_THREADS": "2"}
+    with serving(tmp_path, server.url, **settings) as api:
+        running = api.submit("slow")
+        api.follow(running["id"], "running")
+        submit = partial(
+            api.http.post,
+            "/executions",
+            json={"pipeline": "otc_normalize"},
+            headers={"Idempotency-Key": "frozen"},
+        )
+        look = partial(api.http.get, "/executions")
+        asks = [submit, look, partial(api.http.get, "/readyz"), submit]
+        with stream(api, running["id"]) as events, ThreadPoolExecutor(len(asks)) as callers:
+            assert [next(events)["kind"] for _ in range(2)] == ["submitted", "started"]
+            with server.frozen():
+                for _ in range(3):
+                    details = [*map(unavailable, callers.map(lambda ask: ask(), asks))]
+                    repeatable = ["Idempotency-Key" in detail for detail in details]
+                    assert repeatable == [True, False, False, True]
+                    assert api.get("/livez") == {"status": "alive"}
+            ready_again(api)
+            api.go()
+            assert [event["kind"] for event in events] == ["succeeded"]
+        again = submit().json()
+        assert api.follow(again["id"])["status"] == "succeeded"
+        assert [found["id"] for found in look().json()["items"]] == [again["id"], running["id"]]
 
 
 def test_a_schema_that_is_not_this_versions(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from market_spine.api.problems import (
     MEDIA_TYPE,
     NOT_JSON,
     RETRY_SECONDS,
+    UNAVAILABLE,
     Fault,
     Problem,
     problem,
@@ -72,7 +73,7 @@ PROBLEMS = {
             "/otc/metrics/daily",
             [Fault.of("query", "end", REVERSED)],
         ),
-        problem("unavailable", "the store cannot be reached", "/executions"),
+        problem("unavailable", UNAVAILABLE, "/executions"),
     )
 }
 SUBMITTED: Responses = {

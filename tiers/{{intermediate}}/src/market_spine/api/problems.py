@@ -4,6 +4,7 @@ Every answer from 400 on is one of these, whoever raised it. Of an unexpected ex
 nothing but that there was one: the log has the rest.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Literal, Self, cast
@@ -19,9 +20,14 @@ from market_spine.errors import ConflictError, NotFoundError, SpineError, StoreE
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = 2  # how soon it is worth asking again while the store cannot be used
+UNAVAILABLE = "the store cannot be used at the moment, as the log of the API explains"
+# A commit whose answer was lost has been made.
+REPEATABLE = "it may have been done all the same; a submit with an Idempotency-Key may be repeated"
 NOT_JSON = "the body must be JSON, and say so: Content-Type: application/json"
 LONGEST_DETAIL = 500  # characters: what a caller sent is not sent back by the megabyte
 MOST_FAULTS = 20
+
+log = logging.getLogger(__name__)
 
 Kind = Literal[
     "malformed-json",
@@ -127,8 +133,7 @@ async def _reused(request: Request, error: Exception) -> Response:
 
 async def _refused(request: Request, error: Exception) -> Response:
     if isinstance(error, StoreError):
-        retry = {"Retry-After": str(RETRY_SECONDS)}
-        return _answer(request, "unavailable", str(error), headers=retry)
+        return _unavailable(request, error)
     if isinstance(error, NotFoundError):
         return _answer(request, "not-found", str(error))
     if isinstance(error, ConflictError):
@@ -138,6 +143,15 @@ async def _refused(request: Request, error: Exception) -> Response:
     found = wrong.errors() if isinstance(wrong, ValidationError) else []
     faults = _faults([{**fault, "loc": ("body", "params", *fault["loc"])} for fault in found])
     return _answer(request, "invalid-request", str(error), faults)
+
+
+def _unavailable(request: Request, error: StoreError) -> Response:
+    log.warning("%s", error)
+    # What a driver says names hosts, databases and users.
+    detail = str(error) if error.__cause__ is None else UNAVAILABLE
+    if request.method == "POST":
+        detail = f"{detail}; {REPEATABLE}"
+    return _answer(request, "unavailable", detail, headers={"Retry-After": str(RETRY_SECONDS)})
 
 
 async def _plain(request: Request, error: Exception) -> Response:

@@ -4,12 +4,13 @@ FastAPI by itself takes a second thread to validate the answer, for a sixth of a
 """
 
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from inspect import iscoroutinefunction
 from typing import Any
 
-from fastapi.concurrency import run_in_threadpool
 from fastapi.routing import APIRoute
+
+from market_spine.api.threads import in_thread
 
 
 class ThreadedRoute(APIRoute):
@@ -25,6 +26,6 @@ def _threaded(handler: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(handler)
     async def threaded(**arguments: Any) -> Any:
-        return await run_in_threadpool(handler, **arguments)
+        return await in_thread(partial(handler, **arguments))
 
     return threaded

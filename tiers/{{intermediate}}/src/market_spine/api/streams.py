@@ -8,11 +8,11 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from uuid import UUID
 
-from fastapi.concurrency import run_in_threadpool
 from fastapi.sse import format_sse_event
 
 from market_spine import database, ledger
 from market_spine.api.models import Event
+from market_spine.api.threads import in_thread
 from market_spine.errors import StoreError
 
 POLL_SECONDS = 0.5
@@ -65,6 +65,6 @@ async def _look(execution_id: UUID, after: int) -> Sequence[ledger.Event]:
             return ledger.events_of(connection, execution_id, after)
 
     try:
-        return await run_in_threadpool(look)
+        return await in_thread(look)
     except StoreError:
         return ()
