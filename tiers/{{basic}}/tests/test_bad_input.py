@@ -194,6 +194,10 @@ def test_a_capture_that_is_not_there_is_named(params: dict[str, str], spine: Spi
         ("DATABASE_URL", "not a url", 3, ["DATABASE_URL", "not a url"]),
         ("DATABASE_URL", "sqlite://", 3, ["DATABASE_URL", "no file"]),
         ("DATABASE_URL", "sqlite:///:memory:", 3, ["DATABASE_URL", "no file"]),
+        ("DATABASE_URL", "sqlite:spine.db", 3, ["DATABASE_URL", "sqlite://"]),
+        ("DATABASE_URL", "sqlite://tapes/spine.db", 3, ["DATABASE_URL", "sqlite:///"]),
+        ("DATABASE_URL", "sqlite://me:secret@host/spine.db", 3, ["DATABASE_URL", "host"]),
+        ("DATABASE_URL", "other://me:secret@host:port/spine", 3, ["DATABASE_URL", "port"]),
         ("SPINE_BACKEND", "pigeon", 2, ["SPINE_BACKEND", "pigeon", "inline"]),
     ],
 )
@@ -207,5 +211,15 @@ def test_a_setting_that_cannot_be_is_named(
 ) -> None:
     monkeypatch.setenv(name, value)
     spine.restart()
-    spine("executions", "list").fails(code, *culprits)
+    assert "secret" not in spine("executions", "list").fails(code, *culprits).err
     spine("run", "otc_normalize").fails(code, *culprits)
+
+
+def test_an_at_sign_may_stand_in_the_path_of_a_store(
+    spine: Spine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (spine.folder / "me@home").mkdir()
+    monkeypatch.setenv("DATABASE_URL", "sqlite:///me@home/spine@1.db")
+    spine.restart()
+    spine.take(trade())
+    assert (spine.folder / "me@home/spine@1.db").exists()

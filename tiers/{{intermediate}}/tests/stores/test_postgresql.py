@@ -89,6 +89,38 @@ def test_a_server_that_cannot_be_reached_is_named(
     assert "secret" not in spine(*args).fails(3, "DATABASE_URL", *culprits).err
 
 
+@pytest.mark.parametrize("args", [*COMMANDS, ["db", "upgrade"], ["db", "check"]], ids=" ".join)
+@pytest.mark.parametrize(
+    ("rest", "culprit"),
+    [
+        ("me:secret@host:port/spine", "port is not a number"),
+        ("me:secret@host:/spine", "port is not a number"),
+        ("me:x@secret@host/spine", "%40"),
+        ("me:x@secret/x@host/spine", "%40"),
+        ("me:x@y?secret@host/spine", "%40"),
+        ("me:x/secret@y@host/spine", "%40"),
+        ("me/x:secret@host/spine", "%40"),
+        ("me:x@secret:x@host/spine", "%40"),
+        ("me:secret@host/spine?colour=secret", '"colour"'),
+        ("me:secret@host/spine?row_factory=secret", '"row_factory"'),
+        ("me:secret@host/spine?port=x", "port"),
+    ],
+)
+def test_an_address_that_is_not_what_was_meant(
+    rest: str, culprit: str, args: list[str], spine: Spine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", f"postgresql://{rest}")
+    spine.restart()
+    assert "secret" not in spine(*args).fails(3, "DATABASE_URL", culprit).err
+
+
+def test_a_part_of_an_address_may_be_escaped(spine: Spine, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = make_url(postgres.database_of(spine.folder)).set(password="a@b:c/d?e%")
+    monkeypatch.setenv("DATABASE_URL", url.render_as_string(hide_password=False))
+    spine.restart()
+    assert spine.json("executions", "list") == []
+
+
 @pytest.mark.parametrize(
     ("change", "culprits"),
     [

@@ -64,7 +64,10 @@ def open_engine(url: str) -> Engine:
     Raises:
         StoreError: the URL names no file, or the file's tables are not the ones of `schema.py`.
     """
-    path = make_url(url).database
+    parsed = make_url(url)
+    if parsed.username or (parsed.host and parsed.database):
+        raise StoreError("DATABASE_URL: SQLite has neither host nor user: write sqlite:///FILE")
+    path = parsed.database
     if not path or path == ":memory:":
         raise StoreError(f"DATABASE_URL: {url} names no file, and data must outlive a command")
     engine = create_engine(

@@ -15,8 +15,10 @@ from typing import Any
 import orjson
 import psycopg
 from psycopg.adapt import Buffer, Dumper
+from psycopg.conninfo import make_conninfo
 from sqlalchemy import (
     ARRAY,
+    URL,
     BindParameter,
     ColumnElement,
     Connection,
@@ -33,11 +35,12 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.sql.dml import Insert
 
 from market_spine import copy_format, database, migrations, refusals
 from market_spine.deadline import query_seconds
+from market_spine.errors import StoreError
 from market_spine.idle import ask_after_idling
 
 SCHEME = "postgresql"
@@ -89,8 +92,13 @@ def open_engine(url: str) -> Engine:
 
 
 def connect(url: str) -> Engine:
-    """An engine over a database, whatever is in it."""
+    """An engine over a database, whatever is in it.
+
+    Raises:
+        StoreError: the URL has an option that Postgres does not know.
+    """
     parsed = make_url(url).set(drivername="postgresql+psycopg")
+    _check_options(parsed)
     options = " ".join(f"-c {name}={value}" for name, value in OF_SESSION.items())
     engine = create_engine(
         parsed,
@@ -112,6 +120,15 @@ def connect(url: str) -> Engine:
     event.listen(engine, "commit", _take_stock)
     event.listen(engine, "set_connection_execution_options", _read_only)
     return engine
+
+
+def _check_options(url: URL) -> None:
+    try:
+        _, options = url.get_dialect()().create_connect_args(url)
+        make_conninfo(**dict.fromkeys(options, ""))
+    except (ArgumentError, psycopg.ProgrammingError) as error:
+        reason = " ".join(str(error).split())
+        raise StoreError(f"DATABASE_URL: {reason}: mend what follows its '?'") from error
 
 
 def _json(value: Any) -> str:
