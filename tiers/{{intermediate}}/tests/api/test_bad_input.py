@@ -1,6 +1,7 @@
 """Bad input: a problem that names the field, never a 500, and no row too many."""
 
 import json
+import socket
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import unquote
@@ -37,6 +38,28 @@ def _no_row_too_many(shared: Api) -> Iterator[None]:
     yield
     assert shared.get("/executions")["items"] == []
     assert shared.get("/dead-letters")["items"] == []
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"nonsense\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n",
+        b"GET /livez HTTP/1.1\r\n\r\n",
+        b"POST /executions HTTP/1.1\r\nHost: here\r\nContent-Length: x\r\n\r\n",
+    ],
+    ids=["words", "TLS", "no host", "a length that is none"],
+)
+def test_what_is_no_request(shared: Api, sent: bytes) -> None:
+    address = shared.http.base_url
+    with socket.create_connection((address.host, address.port), timeout=30) as connection:
+        connection.sendall(sent)
+        with connection.makefile("rb") as stream:
+            head, _, body = stream.read().partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert f"content-type: {PROBLEM}".encode() in head.lower()
+    problem = json.loads(body)
+    assert (problem["status"], problem["type"]) == (400, "about:blank")
 
 
 MALFORMED = {

@@ -61,10 +61,15 @@ def refusal(folder: Path, *args: object, **settings: str) -> tuple[int, str]:
     return process.returncode, line
 
 
-def test_it_does_not_start_where_requests_would_do_the_work(tmp_path: Path, url: str) -> None:
-    code, line = refusal(tmp_path, DATABASE_URL=url, SPINE_BACKEND="inline")
+@pytest.mark.parametrize("settings", [{"SPINE_BACKEND": "inline"}, {"DATABASE_URL": "sqlite:///x"}])
+def test_it_does_not_start_where_requests_would_do_the_work(
+    tmp_path: Path, url: str, settings: dict[str, str]
+) -> None:
+    code, line = refusal(tmp_path, **{"DATABASE_URL": url, **settings})
     assert code == 2
-    assert line.startswith("error: SPINE_BACKEND=inline")
+    assert line.startswith("error: the backend in use")
+    assert all(name in line for name in ("SPINE_BACKEND", "DATABASE_URL"))
+    assert not (tmp_path / "x").exists()
 
 
 def test_it_does_not_start_without_its_store(tmp_path: Path) -> None:

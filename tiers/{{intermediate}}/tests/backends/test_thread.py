@@ -426,7 +426,7 @@ def test_a_store_that_it_cannot_serve_has_the_inline_backend(tmp_path: Path) -> 
         patch.delenv("SPINE_BACKEND")
         spine.restart()
         assert spine.run("otc_normalize")["status"] == "succeeded"
-        spine("api", "--port", "0").fails(2, "Postgres", "sqlite:///spine.db")
+        spine("api", "--port", "0").fails(2, "Postgres", "DATABASE_URL")
         patch.setenv("SPINE_BACKEND", "thread")
         spine.restart()
         spine.submit("otc_normalize").fails(2, "SPINE_BACKEND", "'thread'", "inline")

@@ -15,21 +15,11 @@ from fastapi import FastAPI
 from market_spine import backends
 from market_spine.api import docs, problems, routes
 from market_spine.api.limits import RequestLimits
-from market_spine.errors import RequestError
 from market_spine.settings import settings
 
 
 def create_app() -> FastAPI:
-    """The app of this process.
-
-    Raises:
-        RequestError: SPINE_BACKEND is the one that does its work before it returns.
-    """
-    if settings().spine_backend == "inline":
-        raise RequestError(
-            "SPINE_BACKEND=inline would keep every request waiting for its work: unset it, and "
-            "the API's own worker does the work"
-        )
+    """The app of this process."""
     app = docs.DocumentedApp(
         title="Market Spine",
         version="1",

@@ -10,6 +10,7 @@ import uvicorn
 
 from market_spine import backends, database
 from market_spine.api.app import create_app
+from market_spine.api.protocol import ProblemProtocol
 from market_spine.errors import RequestError
 from market_spine.settings import settings
 
@@ -31,14 +32,14 @@ def serve(host: str, port: int) -> None:
     app = create_app()
     if not backends.defers():
         raise RequestError(
-            f"the API wants Postgres, and DATABASE_URL names {database.url()}: there, only the "
-            "inline backend works, which would keep every request waiting for its work"
+            "the backend in use would keep every request waiting for its work, and the API only "
+            "enqueues: unset SPINE_BACKEND, and name Postgres in DATABASE_URL or unset it, too"
         )
     database.engine()  # if the store cannot be used, that is better said before anything starts
     with _listening(host, port) as listener:
         config = uvicorn.Config(
             app,
-            http="h11",  # which, unlike the others, reads no endless headers
+            http=ProblemProtocol,
             ws="none",
             lifespan="on",
             log_config=None,
