@@ -1,8 +1,8 @@
 """Bringing a store of SQLite over into Postgres: every table, with its ids, in one transaction.
 
 Nothing is changed unless all of it arrives and the sums on both sides agree. What is there already
-stays as it is, so that it can be done again; if other rows have the place of those that are
-brought, they are named and nothing is brought over.
+stays as it is; if other rows have the place of those that are brought, they are named and nothing
+is brought over, unless the store is to be emptied first.
 """
 
 import sqlite3
@@ -13,13 +13,15 @@ from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 from sqlalchemy import JSON, Column, Connection, Integer, MetaData, Table, make_url
-from sqlalchemy.exc import ArgumentError, IntegrityError
+from sqlalchemy.exc import ArgumentError, IntegrityError, NotSupportedError
 
 from market_spine import database, progress
 from market_spine.errors import ConflictError, RequestError, StoreError
-from market_spine.schema import Exact, UtcDateTime, metadata
+from market_spine.schema import Exact, UtcDateTime, executions, metadata
 
 NAMED = 5  # rows that are named, of those that are in the way
+PATIENCE = "5s"  # how long emptying waits for whoever uses a table
+HINT = "; with --replace, all that the store holds is removed first"
 MILLION = 1_000_000
 
 
@@ -27,27 +29,57 @@ class Brought(NamedTuple):
     """What became of a table."""
 
     table: str
-    rows: int  # in the source
+    rows: int | None  # in the source; None: it has no such table
     new: int  # of those, in the store
 
 
-def bring_over(connection: Connection, url: str) -> list[Brought]:
+def bring_over(connection: Connection, url: str, *, replace: bool = False) -> list[Brought]:
     """Bring a store over, in the caller's transaction.
 
     Args:
         connection: to a store whose schema is up to date, and where nothing runs.
         url: an SQLite store, as sqlite:///spine.db.
+        replace: remove all that the store holds before.
 
     Raises:
         RequestError: there is no such store, or it is in use, or not of this version.
-        ConflictError: the store holds other rows in the place of those that are brought.
+        ConflictError: the store holds other rows in the place of those that are brought, or it is
+            to be emptied and has executions that have not ended.
         StoreError: what has arrived is not what was sent.
     """
     with _opened(url) as source:
+        if replace:
+            _empty(connection)
         return [_bring(connection, source, table) for table in metadata.sorted_tables]
 
 
+def _empty(connection: Connection) -> None:
+    """Remove every row of every table; what is numbered begins at one again."""
+    connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{PATIENCE}'")
+    # First, so that nothing is submitted between the look at what is live and the end.
+    connection.exec_driver_sql(f"LOCK TABLE {executions.name} IN ACCESS EXCLUSIVE MODE")
+    live = connection.exec_driver_sql(
+        f"SELECT count(*), string_agg(DISTINCT status, ', ') FROM {executions.name} "  # noqa: S608
+        "WHERE finished_at IS NULL"
+    ).one()
+    if live[0]:
+        raise ConflictError(
+            f"nothing was removed: the store has executions that have not ended: {live[0]} "
+            f"({live[1]}); let them end under spine dev, or cancel them over the API"
+        )
+    names = ", ".join(table.name for table in metadata.sorted_tables)
+    # The trigger of the events wants to be told by a transaction that removes some.
+    connection.exec_driver_sql("SET LOCAL market_spine.retention = 'on'")
+    try:
+        connection.exec_driver_sql(f"TRUNCATE {names} RESTART IDENTITY")
+    except NotSupportedError as error:
+        reason = " ".join(str(error.orig).split())
+        raise ConflictError(f"nothing was removed: {reason}") from error
+
+
 def _bring(connection: Connection, source: sqlite3.Connection, table: Table) -> Brought:
+    if not _has(source, table):
+        return Brought(table.name, None, 0)
     sent = _sent(source, table)
     incoming = table.to_metadata(MetaData(), name=f"incoming_{table.name}")
     connection.exec_driver_sql(
@@ -65,7 +97,7 @@ def _bring(connection: Connection, source: sqlite3.Connection, table: Table) -> 
         ).rowcount
     except IntegrityError as error:
         reason = " ".join(str(error.orig).split())
-        raise ConflictError(f"nothing was brought over: {table.name}: {reason}") from error
+        raise ConflictError(f"nothing was brought over: {table.name}: {reason}{HINT}") from error
     arrived = _arrived(connection, table, incoming)
     if arrived != sent:
         reason = f"{arrived} have arrived where the source has {sent}"
@@ -92,7 +124,7 @@ def _refuse_conflicts(connection: Connection, table: Table, incoming: Table) -> 
         more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
         raise ConflictError(
             f"nothing was brought over: the store has {table.name} with the same {_key(table)} "
-            f"and other content: {named}{more}"
+            f"and other content: {named}{more}{HINT}"
         )
 
 
@@ -128,6 +160,7 @@ def _opened(url: str) -> Iterator[sqlite3.Connection]:
     try:
         with FileLock(f"{path}.lock", blocking=False), closing(_connect(read_only)) as source:
             source.execute("BEGIN")
+            source.execute(f"SELECT 1 FROM {executions.name}")  # noqa: S608  (any store has some)
             yield source
     except Timeout:
         raise RequestError(f"{path}: another process runs executions in it: let it end") from None
@@ -137,6 +170,11 @@ def _opened(url: str) -> Iterator[sqlite3.Connection]:
 
 def _connect(uri: str) -> sqlite3.Connection:
     return sqlite3.connect(uri, uri=True, isolation_level=None)
+
+
+def _has(source: sqlite3.Connection, table: Table) -> bool:
+    found = source.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table.name,))
+    return found.fetchone() is not None
 
 
 def _rows(source: sqlite3.Connection, table: Table, total: int) -> Iterator[Sequence[Any]]:

@@ -8,11 +8,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from filelock import FileLock
+from sqlalchemy import Column, Table
 
 from market_spine import backends, database, dispatcher, ledger
-from market_spine.schema import dead_letters, executions, metadata, otc_trades
+from market_spine.schema import Word, dead_letters, executions, metadata, otc_trades
 from tests.postgres import Other
 from tests.support import Spine, ended, spine_in
 from tests.tape import trade
@@ -191,6 +193,98 @@ def test_an_import_that_is_killed_leaves_nothing_and_is_done_again(
     at_hand.ok("db", "import", SOURCE)
     assert at_hand.count(otc_trades) > 3000
     assert at_hand.count(dead_letters) > 30
+
+
+# --- one instead of the other ------------------------------------------------------------------
+
+
+def test_a_store_with_rows_of_its_own_is_replaced(at_hand: Spine, basic: Path) -> None:
+    """As after `make demo` of a repo that has come from the tier below."""
+    with spine_in(basic.parent) as spine:
+        expected, state = everything(spine), spine.state()
+    at_hand.restart()
+    at_hand.take(trade("OWN", symbol="BOLT"), trade("BAD", price="x"))
+    at_hand("db", "import", SOURCE).fails(2, "nothing was brought over", "--replace", "removed")
+    brought = at_hand.json("db", "import", SOURCE, "--replace")
+    assert everything(at_hand) == expected
+    assert at_hand.state() == state
+    assert {row["table"]: (row["rows"], row["new"]) for row in brought} == {
+        name: (len(rows), len(rows)) for name, rows in expected.items()
+    }
+    at_hand.take(trade("X3", price="8"), at="2025-12-10T12:00:00Z")
+    assert at_hand.day()["trade_count"] == 2
+    at_hand.check_ledger()
+
+
+def test_the_events_are_guarded_again_after_a_replacement(at_hand: Spine, other: Other) -> None:
+    at_hand.ok("db", "import", SOURCE, "--replace")
+    for statement in (b"TRUNCATE executions CASCADE", b"DELETE FROM execution_events"):
+        with pytest.raises(psycopg.errors.IntegrityError, match="append-only"):
+            other.execute(statement)
+
+
+@pytest.mark.parametrize("status", ["queued", "running", "waiting"])
+def test_what_has_not_ended_is_not_replaced(status: str, at_hand: Spine, other: Other) -> None:
+    at_hand.take(trade("OWN"))
+    other.execute(
+        b"UPDATE executions SET status = %s, finished_at = NULL"
+        b" WHERE id = (SELECT max(id::text)::uuid FROM executions)",
+        [status],
+    )
+    before = everything(at_hand)
+    at_hand("db", "import", SOURCE, "--replace").fails(2, "nothing was removed", f"1 ({status})")
+    with database.store().run_lock(wait=True):
+        at_hand("db", "import", SOURCE, "--replace").fails(2, "worker")
+    assert everything(at_hand) == before
+
+
+def test_what_is_submitted_meanwhile_is_not_lost(at_hand: Spine, other: Other) -> None:
+    """It waits for the end of the import, or the import finds it."""
+    at_hand.take(trade("OWN"))
+    with other.transaction():
+        row = b"'otc_normalize', '{}', 'default', 'cli', 'queued', 1, 1, 1, false, now()"
+        other.execute(
+            b"INSERT INTO executions (id, root_id, pipeline, params, lane, trigger_source, status,"
+            b" attempt, max_attempts, version, cancel_requested, created_at)"
+            b" SELECT id, id, " + row + b" FROM gen_random_uuid() AS id"
+        )
+        importing = at_hand.start("db", "import", SOURCE, "--replace")
+        waiting = b"SELECT 1 FROM pg_locks WHERE relation = 'executions'::regclass AND NOT granted"
+        deadline = time.monotonic() + 20
+        while not other.execute(waiting).rowcount:
+            assert time.monotonic() < deadline
+    ended(importing).fails(2, "nothing was removed", "1 (queued)")
+    assert at_hand.silver().keys() == {"OWN"}
+
+
+def test_a_replacement_that_fails_leaves_the_store_as_it_was(at_hand: Spine, other: Other) -> None:
+    at_hand.take(trade("OWN", symbol="BOLT"))
+    before = everything(at_hand)
+    other.execute(b"CREATE TABLE notes (about uuid REFERENCES executions)")
+    at_hand("db", "import", SOURCE, "--replace").fails(2, "nothing was removed", "notes")
+    other.execute(b"DROP TABLE notes")
+    with closing(sqlite3.connect(at_hand.folder / "basic.db")) as source, source:
+        source.execute("DELETE FROM executions WHERE pipeline = 'otc_backfill_range'")
+    at_hand("db", "import", SOURCE, "--replace").fails(2, "nothing was brought over")
+    assert everything(at_hand) == before
+
+
+def test_a_table_that_the_source_lacks_is_named(at_hand: Spine, other: Other) -> None:
+    """An owner's, say, that came after the promotion."""
+    notes = Table("notes", metadata, Column("symbol", Word, primary_key=True))
+    other.execute(b'CREATE TABLE notes (symbol text COLLATE "C" PRIMARY KEY)')
+    other.execute(b"INSERT INTO notes VALUES ('ACME')")
+    try:
+        rows = {row["table"]: row for row in at_hand.json("db", "import", SOURCE)}
+        assert rows["notes"] == {"table": "notes", "rows": None, "new": 0}
+        assert at_hand.count(notes) == 1
+        said = at_hand.ok("db", "import", SOURCE, "--replace").out
+        assert [line.split() for line in said.splitlines() if line.startswith("notes")] == [
+            ["notes", "not", "in", "the", "source", "0"]
+        ]
+        assert at_hand.count(notes) == 0
+    finally:
+        metadata.remove(notes)
 
 
 # --- what cannot be brought --------------------------------------------------------------------

@@ -57,9 +57,20 @@ def revision(
 
 def import_store(
     source: Annotated[str, typer.Argument(help="As sqlite:///spine.db.", metavar="URL")],
+    replace: Annotated[
+        bool,
+        typer.Option(
+            "--replace",
+            help="First remove all that this store holds, in every table: what the source does not "
+            "have is lost.",
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Bring a store of SQLite over, checked on both sides; it may be done again."""
+    """Bring a store of SQLite over, checked on both sides; if any of it fails, nothing has changed.
+
+    Rows of this store that have the place of others are named, and nothing is brought over.
+    """
     from market_spine import database, migrations, transfer
     from market_spine.errors import ConflictError
 
@@ -68,8 +79,11 @@ def import_store(
         with database.store().run_lock(wait=False) as free:
             if not free:
                 raise ConflictError("a worker carries out executions in this store: stop it first")
-            brought = transfer.bring_over(connection, source)
+            brought = transfer.bring_over(connection, source, replace=replace)
     rows = [table._asdict() for table in brought]
+    if not as_json:
+        for row in rows:
+            row["rows"] = "not in the source" if row["rows"] is None else row["rows"]
     headings = {"table": "table", "rows": "rows", "new": "new"}
     print_rows(rows, headings, as_json=as_json, empty="")
 
