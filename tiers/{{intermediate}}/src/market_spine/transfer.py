@@ -21,7 +21,6 @@ from market_spine.schema import Exact, UtcDateTime, executions, metadata
 
 NAMED = 5  # rows that are named, of those that are in the way
 PATIENCE = "5s"  # how long emptying waits for whoever uses a table
-HINT = "; with --replace, all that the store holds is removed first"
 MILLION = 1_000_000
 
 
@@ -50,7 +49,13 @@ def bring_over(connection: Connection, url: str, *, replace: bool = False) -> li
     with _opened(url) as source:
         if replace:
             _empty(connection)
-        return [_bring(connection, source, table) for table in metadata.sorted_tables]
+        try:
+            return [_bring(connection, source, table) for table in metadata.sorted_tables]
+        except ConflictError as error:
+            if replace:
+                raise
+            remedy = "with --replace, all that the store holds is removed first"
+            raise ConflictError(f"{error}; {remedy}") from error
 
 
 def _empty(connection: Connection) -> None:
@@ -97,7 +102,7 @@ def _bring(connection: Connection, source: sqlite3.Connection, table: Table) -> 
         ).rowcount
     except IntegrityError as error:
         reason = " ".join(str(error.orig).split())
-        raise ConflictError(f"nothing was brought over: {table.name}: {reason}{HINT}") from error
+        raise ConflictError(f"nothing was brought over: {table.name}: {reason}") from error
     arrived = _arrived(connection, table, incoming)
     if arrived != sent:
         reason = f"{arrived} have arrived where the source has {sent}"
@@ -124,7 +129,7 @@ def _refuse_conflicts(connection: Connection, table: Table, incoming: Table) -> 
         more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
         raise ConflictError(
             f"nothing was brought over: the store has {table.name} with the same {_key(table)} "
-            f"and other content: {named}{more}{HINT}"
+            f"and other content: {named}{more}"
         )
 
 

@@ -265,7 +265,8 @@ def test_a_replacement_that_fails_leaves_the_store_as_it_was(at_hand: Spine, oth
     other.execute(b"DROP TABLE notes")
     with closing(sqlite3.connect(at_hand.folder / "basic.db")) as source, source:
         source.execute("DELETE FROM executions WHERE pipeline = 'otc_backfill_range'")
-    at_hand("db", "import", SOURCE, "--replace").fails(2, "nothing was brought over")
+    failed = at_hand("db", "import", SOURCE, "--replace").fails(2, "nothing was brought over")
+    assert "--replace" not in failed.err
     assert everything(at_hand) == before
 
 
