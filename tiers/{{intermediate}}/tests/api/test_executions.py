@@ -1,6 +1,7 @@
 """Submitting, looking, paging, cancelling."""
 
 import asyncio
+import json
 import re
 from collections.abc import AsyncIterator
 from uuid import UUID
@@ -56,7 +57,8 @@ def test_the_same_key_and_body_are_one_execution(api: Api) -> None:
 
 def test_two_hundred_submits_at_once_with_one_key_are_one_execution(api: Api) -> None:
     """None is complete before all of them have begun."""
-    body = b'{"pipeline": "otc_backfill_day", "params": {"day": "2025-11-24"}}'
+    params = {"day": "2025-11-24"}
+    body = json.dumps({"pipeline": "otc_backfill_day", "params": params}).encode()
     headers = {"Idempotency-Key": "crowd", "Content-Type": "application/json"}
 
     async def submit_all() -> list[httpx.Response]:
