@@ -375,6 +375,7 @@ def test_whoever_waits_for_the_role_lets_the_one_that_lost_it_come_first(
     until(lambda: thread._worker and thread._worker.has_role)
     gates.open.set()
     assert ended(other).code == 0
+    until(lambda: is_over(execution))
     assert now(execution).status == "succeeded"
     assert worker.letters() == []
     worker.check_ledger()

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from importlib import import_module
 from pkgutil import iter_modules
 
-from anyio import CapacityLimiter, to_thread
+from anyio import to_thread
 from fastapi import FastAPI
 
 from market_spine import backends
@@ -46,7 +46,6 @@ def create_app() -> FastAPI:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.stopping = asyncio.Event()
-    to_thread.current_default_thread_limiter().total_tokens = settings().spine_api_threads
     await to_thread.run_sync(backends.chosen().serve)
     draining = asyncio.create_task(_drain_after(app.state.stopping))
     yield
@@ -57,5 +56,4 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 async def _drain_after(stopping: asyncio.Event) -> None:
     """Let executions finish while requests do: one time for both."""
     await stopping.wait()
-    drain, seconds = backends.chosen().drain, settings().spine_drain_seconds
-    await to_thread.run_sync(drain, seconds, limiter=CapacityLimiter(1))  # requests may have all
+    await to_thread.run_sync(backends.chosen().drain, settings().spine_drain_seconds)

@@ -135,7 +135,10 @@ class Worker:
             try:
                 with bell.Session() as session:
                     waits = False
-                    self._work_with(session)
+                    try:
+                        self._work_with(session)
+                    finally:
+                        self.has_role = False
             except StoreError as error:
                 if not waits:
                     log.warning("the worker waits for the store: %s", error)
@@ -144,8 +147,6 @@ class Worker:
             except Exception:
                 log.exception("the worker begins again")
                 time.sleep(RETRY_SECONDS)
-            finally:
-                self.has_role = False
 
     def _work_with(self, session: bell.Session) -> None:
         while not self._is_done():
