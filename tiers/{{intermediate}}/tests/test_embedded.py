@@ -6,8 +6,8 @@ import signal
 import subprocess
 import sys
 import sysconfig
-from contextlib import suppress
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from shutil import copy, copytree, ignore_patterns, rmtree
 from typing import Any
