@@ -4,18 +4,22 @@ Pairs come from copier.yml: a tier that is added there is tested here. The templ
 tree, published under a tag, so that its address and version are those of the real thing.
 """
 
+import os
 import shutil
 import sys
 from itertools import combinations
 from pathlib import Path
 
 import owner
+import pexpect
 import pytest
-from steps import TIERS, Answered, commit_all, files_of, run
+from steps import TIERS, Answered, commit_all, environment, files_of, run
 
 PAIRS = [*combinations(TIERS, 2)]
+ANSWERS = ".copier-answers.yml"
 LOCKS = ("requirements.lock", "requirements-dev.lock")
 TOP = TIERS[-1]
+TOOLS = ("-o", "setup", f"BIN={Path(sys.executable).parent}")
 
 
 @pytest.fixture(scope="session")
@@ -57,11 +61,30 @@ def promote(repo: Path, tier: str, exit_code: int = 0, **more: str) -> Answered:
 
 
 def make(repo: Path, *target: str, exit_code: int = 0, **more: str) -> Answered:
-    tools = f"BIN={Path(sys.executable).parent}"
-    settings = {"YES": "1", **more}
-    done = run("make", "-o", "setup", tools, *target, cwd=repo, exit_code=exit_code, **settings)
+    """Run a target, with a yes."""
+    done = run("make", *TOOLS, *target, cwd=repo, exit_code=exit_code, **{"YES": "1", **more})
     assert "Traceback" not in done.stderr
     return done
+
+
+def at_a_terminal(repo: Path) -> "pexpect.spawn[str]":
+    """Start a promotion where somebody can answer."""
+    return pexpect.spawn(
+        "make",
+        [*TOOLS, "promote", f"TIER={TOP}"],
+        cwd=repo,
+        env=environment(),
+        encoding="utf-8",
+        dimensions=(40, 160),
+        timeout=60,
+    )
+
+
+def finish(terminal: "pexpect.spawn[str]") -> None:
+    """Wait for its end, which is a good one."""
+    said = terminal.read()
+    terminal.close()
+    assert terminal.exitstatus == 0, said
 
 
 def committed(repo: Path) -> dict[str, bytes]:
@@ -100,3 +123,199 @@ def test_an_owner_s_work_goes_up_with_the_repo(
     assert "pyproject.toml" in edited
     assert "src/market_spine/ledger.py" in edited
     assert "src/market_spine/services/otc/bronze.py" not in edited, "no tier changes it"
+
+
+# --- a version of the template in between --------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def moved_on(published: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same template with a second version: a file comes, two go, a partial has changed."""
+    folder = tmp_path_factory.mktemp("moved-on") / "template"
+    run("git", "clone", "--quiet", published, folder, cwd=published)
+    layer = folder / "tiers/{{basic}}"
+    (layer / "mappings/second.toml").write_text("# The second version brings this.\n")
+    for gone in (
+        "src/market_spine/services/otc/calendar.py",
+        "tests/expected/otc_metrics_daily.csv.jinja",
+    ):
+        (layer / gone).unlink()
+    partial = folder / "template/errors.py.jinja"
+    text = partial.read_text("utf-8").replace("Base of all of them", "The base of all of them")
+    partial.write_text(text, "utf-8")
+    run("git", "add", "--all", cwd=folder)
+    run("git", "commit", "--quiet", "--message", "Move on", cwd=folder)
+    run("git", "tag", "v2.0.0", cwd=folder)
+    return folder
+
+
+@pytest.mark.parametrize("tier", TIERS)
+def test_an_update_moves_the_version_and_not_the_tier(
+    tier: str, published: Path, moved_on: Path, tmp_path: Path
+) -> None:
+    repo = living(published, tmp_path / "repo", tier)
+    make(repo, "update", TEMPLATE=os.path.relpath(moved_on, repo))
+    fresh = made(moved_on, tmp_path / "fresh", tier)
+    assert committed(repo) == files_of(fresh), "which records an address that is not relative"
+    assert "newest version" in make(repo, "update").stdout
+
+
+@pytest.mark.parametrize(("lower", "higher"), PAIRS)
+def test_an_owner_s_work_outlives_an_update_and_a_promotion(
+    lower: str, higher: str, published: Path, moved_on: Path, tmp_path: Path
+) -> None:
+    repo = made(published, tmp_path / "repo", lower)
+    ends = own(repo, lower)
+    commit_all(repo)
+    promote(repo, higher, TEMPLATE=str(moved_on))
+    assert b"_commit: v1.0.0\n" in committed(repo)[ANSWERS], "the tier moves alone"
+    said = make(repo, "update").stdout
+    kept = "src/market_spine/services/otc/calendar.py"
+    assert f"has them no longer:\n  {kept}\n\n" in said
+    updated = committed(repo)
+    assert b"The desk adds here" in updated[kept], "the owner's edit has saved it"
+
+    fresh = made(moved_on, tmp_path / "fresh", higher)
+    shutil.copy(repo / kept, fresh / kept)
+    locks = {lock: files_of(fresh)[lock] for lock in LOCKS}
+    owner.work(fresh, lower)
+    owner.add_at_ends(fresh, [path for path in ends if path != kept])
+    assert updated == {**files_of(fresh), **locks}
+
+
+# --- refusals, and what is asked -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("lower", "higher"), PAIRS)
+def test_there_is_no_way_down(lower: str, higher: str, published: Path, tmp_path: Path) -> None:
+    repo = living(published, tmp_path / "repo", higher)
+    refused = promote(repo, lower, exit_code=2).stderr
+    assert f"error: there is no way down from {higher} to {lower}" in refused
+    assert untouched(repo)
+
+
+@pytest.fixture
+def repo(published: Path, tmp_path: Path) -> Path:
+    """A repo of the lowest tier."""
+    return living(published, tmp_path / "repo", TIERS[0])
+
+
+def untouched(repo: Path) -> bool:
+    return run("git", "status", "--porcelain", cwd=repo).stdout == ""
+
+
+def refused(repo: Path, tier: str = TOP, **more: str) -> str:
+    """The one line in which a promotion is refused."""
+    before = files_of(repo)
+    lines = promote(repo, tier, exit_code=2, **more).stderr.splitlines()
+    assert files_of(repo) == before
+    assert lines[-1].startswith("make: *** ")
+    (line,) = lines[:-1]
+    assert line.startswith("error: ")
+    return line
+
+
+def test_a_tier_must_be_one_of_the_template_s(repo: Path) -> None:
+    for tier in ("platinum", ""):
+        assert f"no tier '{tier}': the tiers of version v1.0.0 are basic < " in refused(repo, tier)
+    assert "this repo is basic already" in refused(repo, TIERS[0])
+
+
+def test_what_is_not_committed_is_not_risked(repo: Path) -> None:
+    (repo / "notes.txt").write_text("new\n")
+    assert "uncommitted changes: commit or stash" in refused(repo)
+    (repo / "notes.txt").unlink()
+    (repo / "README.md").write_text("changed\n")
+    assert "uncommitted changes: commit or stash" in refused(repo)
+
+
+def test_git_is_needed(published: Path, repo: Path, tmp_path: Path) -> None:
+    bare = made(published, tmp_path / "bare", TIERS[0])
+    assert "git init, git add ., git commit" in refused(bare)
+    run("git", "init", "--quiet", cwd=bare)
+    assert "git init, git add ., git commit" in refused(bare)
+    (repo / ANSWERS).unlink()
+    assert f"no {ANSWERS} here" in refused(repo)
+
+
+def test_a_template_that_cannot_be_reached_is_named(repo: Path, tmp_path: Path) -> None:
+    nowhere = str(tmp_path / "nowhere")
+    for address in (nowhere, f"file://{nowhere}", "nobody@localhost.invalid:template.git"):
+        assert f"cannot be reached at {address} (" in refused(repo, TEMPLATE=address)
+    run("git", "init", "--quiet", nowhere, cwd=tmp_path)
+    (tmp_path / "nowhere/copier.yml").touch()
+    commit_all(tmp_path / "nowhere")
+    assert "has no version 'v1.0.0'" in refused(repo, TEMPLATE=nowhere)
+
+
+def test_what_stands_in_the_way_is_named(repo: Path) -> None:
+    with (repo / ".gitignore").open("a") as ignored:
+        ignored.write("/make/\n/deploy/\n")
+    run("git", "commit", "--quiet", "--all", "--message", "Ignore", cwd=repo)
+    (repo / "deploy/compose").mkdir(parents=True)
+    (repo / "deploy/compose/10-intermediate.yaml").write_text("mine\n")
+    assert "deploy/compose/10-intermediate.yaml: already exists" in refused(repo)
+
+
+def test_nothing_is_changed_without_a_yes(repo: Path) -> None:
+    assert "nothing was changed: nobody is here to say yes; YES=1 says it" in refused(repo, YES="")
+    terminal = at_a_terminal(repo)
+    for shown in ("These files arrive:", "These change, as follows:", "+class StoreUnavail"):
+        terminal.expect_exact(shown)
+    for shown in ("New dependencies:", "New settings:", "What to type then:", "Go ahead? [y/N]"):
+        terminal.expect_exact(shown)
+    terminal.sendline("n")
+    terminal.expect_exact("Nothing was changed.")
+    finish(terminal)
+    assert untouched(repo)
+
+
+def test_an_address_that_leads_nowhere_is_asked_for_and_recorded(
+    published: Path, tmp_path: Path
+) -> None:
+    repo = tmp_path / "repo"
+    run("copier", "copy", "--defaults", ".", repo, cwd=published)
+    commit_all(repo)
+    assert "_src_path: .\n" in (repo / ANSWERS).read_text("utf-8")
+    assert "give its address with TEMPLATE=" in refused(repo)
+    terminal = at_a_terminal(repo)
+    terminal.expect_exact("Its address: ")
+    terminal.sendline(str(published))
+    terminal.expect_exact("Go ahead? [y/N]")
+    terminal.sendline("y")
+    terminal.expect_exact("It is done")
+    finish(terminal)
+    fresh = made(published, tmp_path / "fresh", TOP)
+    assert committed(repo) == files_of(fresh), "which records the address"
+
+
+# --- conflicts ----------------------------------------------------------------------------------
+
+
+def test_conflicts_are_listed_and_marked_and_end_with_an_error(repo: Path) -> None:
+    (repo / "Dockerfile").write_text("FROM scratch\n")
+    errors = repo / "src/market_spine/errors.py"
+    text = errors.read_text("utf-8")
+    errors.write_text(text.replace("class SupersededError(Ex", "class SupersededError(SpineEx"))
+    commit_all(repo)
+    before = files_of(repo)
+    said = promote(repo, TOP, exit_code=2).stdout
+    conflicts = ["Dockerfile", "src/market_spine/errors.py"]
+    for title in ("CONFLICTS, which will be marked in:", "then git add them:"):
+        assert "\n  ".join([title, *conflicts]) in said
+    unmerged = run("git", "diff", "--name-only", "--diff-filter=U", cwd=repo).stdout.split()
+    assert unmerged == conflicts
+    assert "(SpineEx" in errors.read_text("utf-8")
+    assert "class StoreUnavailableError" in errors.read_text("utf-8")
+    run("git", "commit", "--quiet", "--all", "--message", "Too early", cwd=repo, exit_code=128)
+    run("git", "reset", "--quiet", "--hard", cwd=repo)
+    assert files_of(repo) == before
+
+
+def test_a_repo_may_be_a_folder_of_a_larger_one(published: Path, tmp_path: Path) -> None:
+    (tmp_path / "all/other").mkdir(parents=True)
+    (tmp_path / "all/other/README.md").write_text("Another project.\n")
+    repo = made(published, tmp_path / "all/spine", TIERS[0])
+    commit_all(tmp_path / "all")
+    promote(repo, TOP)
+    assert committed(repo) == files_of(made(published, tmp_path / "fresh", TOP))
