@@ -15,7 +15,7 @@ endif
 COPIER = GIT_AUTHOR_NAME=draft GIT_AUTHOR_EMAIL=draft GIT_COMMITTER_NAME=draft GIT_COMMITTER_EMAIL=draft \
 	$(BIN)/python -W ignore -m copier
 
-.PHONY: help tiers setup demo test render $(RENDERS) check book bench lock clean
+.PHONY: help tiers setup demo test render $(RENDERS) check book churn impact bench lock clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -63,6 +63,12 @@ check: render  ## lint and type-check the template's own code, and that of every
 
 book: render-$(TIER)  ## print a tier as one Markdown document (TIER=basic)
 	@cd out/market-spine-$(TIER) && sh "$(CURDIR)/.ci/book" $(TIER)
+
+churn: setup  ## measure what each tier keeps of the one below; fails under the bars
+	@$(BIN)/python tests/growth.py
+
+impact: setup  ## show what the edits since the last commit do to each tier
+	@$(BIN)/python tests/impact.py
 
 bench: setup  ## time the pipeline of every tier against its limit
 	@set -e; for tier in $(TIERS); do $(BIN)/python tests/benchmarks/bench.py all --tier $$tier; done

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from steps import IGNORED, ROOT, TIERS, commit_all, lend, run
+from steps import TIERS, commit_all, lend, run, working_tree
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -25,9 +25,7 @@ def _no_data_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The template in a plain folder, without git."""
-    folder = tmp_path_factory.mktemp("plain") / "template"
-    left_out = shutil.ignore_patterns(".git", *IGNORED)
-    return shutil.copytree(ROOT, folder, symlinks=True, ignore=left_out)
+    return working_tree(tmp_path_factory.mktemp("plain") / "template")
 
 
 @pytest.fixture(scope="session")

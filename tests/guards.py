@@ -21,7 +21,8 @@ TALK = re.compile(r"\b(?:jinja|copier|layers?|partials?)\b", re.IGNORECASE)
 NO_TALK = re.compile(
     r"import (?:\w+, )*partial|\bpartial\(|partial (?:unique )?index", re.IGNORECASE
 )
-KNOWS_COPIER = (".copier-answers.yml", "README.md")  # the README tells how to promote the repo
+# What promotes the repo, or tells how, knows what it was made with.
+KNOWS_COPIER = (".copier-answers.yml", "README.md", "pyproject.toml", "scripts/promote.py")
 DATA = (".csv", ".lock")  # kept as they came
 
 

@@ -74,6 +74,12 @@ def run(*command: str | Path, cwd: Path, exit_code: int = 0, **more: str) -> Ans
     return done
 
 
+def working_tree(folder: Path) -> Path:
+    """The template as it stands here, in a plain folder without git."""
+    left_out = shutil.ignore_patterns(".git", *IGNORED)
+    return shutil.copytree(ROOT, folder, symlinks=True, ignore=left_out)
+
+
 def render(template: Path, repo: Path, **answers: str) -> Path:
     """Render a repo with the given answers and the defaults of the rest, without trust."""
     run_copy(str(template), repo, data=answers, defaults=True, quiet=True)

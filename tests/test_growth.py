@@ -1,44 +1,36 @@
-"""From tier to tier a repo only grows: files and lines come, and none goes or changes.
+"""From tier to tier a repo only grows: files and lines come, and none goes or changes."""
 
-Two kinds of files are a tier's own: its README's prose, and its locks, which are made anew.
-"""
-
-from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from growth import CLOSED, churn, churn_of, lost, missed_bars, told
 from steps import TIERS, files_of, render
 
-OWN = ("README.md", "requirements.lock", "requirements-dev.lock", ".copier-answers.yml")
+Files = dict[str, bytes]
 
 
-def lost(lower: dict[str, bytes], higher: dict[str, bytes]) -> list[str]:
-    """What of a tier is gone or changed in the next: whole files, or lines."""
-    found = [f"{path}: is gone" for path in lower if path not in higher]
-    for path, text in lower.items():
-        if path in higher and path not in OWN:
-            missing = first_missing(text.splitlines(), higher[path].splitlines())
-            if missing is not None:
-                found.append(f"{path}: {missing.decode()}")
-    return found
+@pytest.fixture(scope="module", params=[*pairwise(TIERS)], ids="-".join)
+def step(
+    request: pytest.FixtureRequest, checkout: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Files, Files]:
+    """The files of a tier, and those of the next."""
+    folder = tmp_path_factory.mktemp("step")
+    below, above = (files_of(render(checkout, folder / tier, tier=tier)) for tier in request.param)
+    return below, above
 
 
-def first_missing(lines: Iterable[bytes], among: Iterable[bytes]) -> bytes | None:
-    """The first line that does not come, in its turn, among others."""
-    waiting = iter(among)
-    return next((line for line in lines if line not in waiting), None)
-
-
-@pytest.mark.parametrize(("lower", "higher"), [*pairwise(TIERS)])
-def test_a_tier_keeps_every_line_of_the_one_below(
-    lower: str, higher: str, checkout: Path, tmp_path: Path
-) -> None:
-    below, above = (
-        files_of(render(checkout, tmp_path / tier, tier=tier)) for tier in (lower, higher)
-    )
+def test_a_tier_keeps_every_line_of_the_one_below(step: tuple[Files, Files]) -> None:
+    below, above = step
     assert lost(below, above) == []
     assert len(above) > len(below)
+
+
+def test_no_step_misses_a_bar(step: tuple[Files, Files]) -> None:
+    found = churn(*step)
+    assert missed_bars(found) == []
+    for place in CLOSED:
+        assert any(path.startswith(place) for path in found), f"there is no {place} any more"
 
 
 def test_a_line_that_is_lost_is_noticed() -> None:
@@ -48,3 +40,37 @@ def test_a_line_that_is_lost_is_noticed() -> None:
         "b.py: is gone",
         "a.py: three",
     ]
+
+
+@pytest.mark.parametrize(
+    ("above", "kept_changed_removed"),
+    [
+        (b"0\na\nb\n1\nc\nd\n2\n", (4, 0, 0)),
+        (b"a\nB\nc\nd\n", (3, 1, 0)),
+        (b"a\nd\n", (2, 0, 2)),
+        (b"a\nX\nd\n", (2, 1, 1)),
+        (None, (0, 0, 4)),
+    ],
+)
+def test_lines_are_kept_changed_or_removed(
+    above: bytes | None, kept_changed_removed: tuple[int, int, int]
+) -> None:
+    found = churn_of(b"a\nb\nc\nd\n", above)
+    assert (found.kept, found.changed, found.removed) == kept_changed_removed
+
+
+def test_a_step_that_misses_a_bar_is_noticed() -> None:
+    text = b"".join(b"%d\n" % number for number in range(100))
+    below = {f"{CLOSED[0]}a.py": text, "src/other.py": text, "README.md": text}
+    assert missed_bars(churn(below, {**below, "README.md": b"", "new.py": b""})) == []
+    open_to_change = {**below, "src/other.py": text[9:]}
+    assert missed_bars(churn(below, open_to_change)) == [
+        "97.5% of all lines are kept; at least 98% must be"
+    ]
+    closed = {**below, f"{CLOSED[0]}a.py": text.replace(b"50\n", b"fifty\n")}
+    (missed,) = missed_bars(churn(below, closed))
+    assert missed.startswith(f"{CLOSED[0]}a.py: 1 lines changed, 0 removed")
+    assert told(below, closed) == (
+        "  2 files: 1 are the same, 0 have lines added, 1 have lines changed, 0 are removed\n"
+        "  200 lines: 199 are kept (99.5%), 1 are changed, 0 are removed"
+    )

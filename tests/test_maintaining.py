@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,35 @@ def test_the_book_has_every_file_of_a_tier(desk: Path, tier: str) -> None:
     assert sorted(set(chapters)) == sorted(files)
     source = files["src/market_spine/ledger.py"].decode()
     assert f"\n## src/market_spine/ledger.py\n\n`````py\n{source}`````\n" in book
+
+
+def test_the_impact_of_an_edit_is_shown_for_the_tiers_that_it_reaches(desk: Path) -> None:
+    assert run("make", "impact", cwd=desk).stdout.endswith("No tier changes.\n")
+    (desk / f"tiers/{{{{{TIERS[-1]}}}}}/NOTES.md").write_text("A draft.\n", "utf-8")
+    (desk / LAYER / "mappings/otc.toml").unlink()
+    partial = desk / "template/errors.py.jinja"
+    partial.write_text(partial.read_text("utf-8").replace("Base of all", "The base"), "utf-8")
+    said = run("make", "impact", cwd=desk).stdout
+    everywhere = ", ".join(TIERS)
+    files, _, diffs = said.partition("\n\n")
+    assert sorted(files.splitlines()) == [
+        f"NOTES.md: {TIERS[-1]}",
+        f"mappings/otc.toml: {everywhere}",
+        f"src/market_spine/errors.py: {everywhere}",
+    ]
+    assert diffs.count('+    """The base of them; `exit_code`') == 1
+    assert f"=== src/market_spine/errors.py ({everywhere})\n" in diffs
+
+
+def test_churn_is_measured_and_held_against_the_bars(desk: Path) -> None:
+    steps = [" -> ".join(step) for step in pairwise(TIERS)]
+    said = run("make", "churn", cwd=desk).stdout.splitlines()
+    assert [line for line in said if "->" in line] == steps
+    partial = desk / "template/ledger.py.jinja"
+    with partial.open("a", encoding="utf-8") as file:
+        file.write("{% if intermediate %}# more\n{% else %}# less\n{% endif -%}\n")
+    failed = run("make", "churn", cwd=desk, exit_code=2)
+    assert "error: src/market_spine/ledger.py: 1 lines changed" in failed.stderr
 
 
 def test_a_tier_that_does_not_exist_is_named(desk: Path) -> None:

@@ -4,7 +4,9 @@ Pairs come from copier.yml: a tier that is added there is tested here. The templ
 tree, published under a tag, so that its address and version are those of the real thing.
 """
 
+import json
 import os
+import re
 import shutil
 import sys
 from itertools import combinations
@@ -13,7 +15,7 @@ from pathlib import Path
 import owner
 import pexpect
 import pytest
-from steps import TIERS, Answered, commit_all, environment, files_of, run
+from steps import TIERS, Answered, commit_all, environment, files_of, lend, run
 
 PAIRS = [*combinations(TIERS, 2)]
 ANSWERS = ".copier-answers.yml"
@@ -307,7 +309,7 @@ def test_conflicts_are_listed_and_marked_and_end_with_an_error(repo: Path) -> No
     assert unmerged == conflicts
     assert "(SpineEx" in errors.read_text("utf-8")
     assert "class StoreUnavailableError" in errors.read_text("utf-8")
-    run("git", "commit", "--quiet", "--all", "--message", "Too early", cwd=repo, exit_code=128)
+    run("git", "commit", "--quiet", "--message", "Too early", cwd=repo, exit_code=128)
     run("git", "reset", "--quiet", "--hard", cwd=repo)
     assert files_of(repo) == before
 
@@ -319,3 +321,77 @@ def test_a_repo_may_be_a_folder_of_a_larger_one(published: Path, tmp_path: Path)
     commit_all(tmp_path / "all")
     promote(repo, TOP)
     assert committed(repo) == files_of(made(published, tmp_path / "fresh", TOP))
+
+
+# --- what lives in it ----------------------------------------------------------------------------
+
+# Every row of every table, as Python reads it from whichever store is in use.
+ROWS = """
+import json
+from sqlalchemy import select
+from market_spine import database
+from market_spine.schema import metadata
+
+with database.snapshot() as connection:
+    for table in metadata.sorted_tables:
+        for row in connection.execute(select(table).order_by(*table.primary_key)):
+            values = {name: str(value) for name, value in row._asdict().items()}
+            print(json.dumps([table.name, values]))
+"""
+QUESTIONS = (
+    ("metrics", "daily", "ALDRF", "--start", "2025-11-24", "--end", "2025-12-05", "--json"),
+    ("metrics", "daily", "OWN", "--start", "2025-11-25", "--end", "2025-11-25", "--json"),
+    ("dead-letters", "list", "--limit", "1000", "--json"),
+)
+
+
+def spine(repo: Path, *command: str, exit_code: int = 0) -> str:
+    """What the repo's own command line says."""
+    return run(repo / ".venv/bin/spine", *command, cwd=repo, exit_code=exit_code).stdout
+
+
+def rows(repo: Path) -> list[tuple[str, dict[str, str]]]:
+    """What is in the repo's store."""
+    said = run(repo / ".venv/bin/python", "-c", ROWS, cwd=repo).stdout
+    return [(table, row) for table, row in map(json.loads, said.splitlines())]
+
+
+@pytest.mark.parametrize("tier", TIERS[1:], indirect=True, scope="session")
+def test_a_living_repo_goes_up_with_its_data_and_passes_every_test(
+    tier: str, settled: Path, published: Path, tmp_path: Path
+) -> None:
+    lower = TIERS[TIERS.index(tier) - 1]
+    repo = made(published, tmp_path / "repo", lower)
+    owner.work(repo, lower)
+    lend(settled / ".venv", repo)  # what it has and the lock has not does no harm
+    run("make", "lock", cwd=repo)
+    commit_all(repo)
+    run("make", "demo", cwd=repo)
+    spine(repo, "run", "otc_ingest", "--param", "connector=own_prints", "--param", "source=own")
+    spine(repo, "run", "otc_normalize")
+    spine(repo, "run", "otc_compute_daily_metrics")
+    spine(repo, "run", "otc_ingest", "--param", "path=nowhere.csv", exit_code=1)
+    for kind, ends in (("execution", 1), ("record", 0)):
+        listed = spine(repo, "dead-letters", "list", "--kind", kind, "--limit", "1", "--json")
+        spine(repo, "dead-letters", "retry", json.loads(listed)[0]["id"], exit_code=ends)
+    before, answers = rows(repo), [spine(repo, *question) for question in QUESTIONS]
+    assert {"executions", "execution_events", "dead_letters", "otc_trades"} <= {
+        t for t, _ in before
+    }
+
+    said = run("make", "promote", f"TIER={tier}", cwd=repo, YES="1").stdout
+    steps = re.findall(r"^  \d+\. (.+)$", said.rpartition("What to type next:")[2], re.MULTILINE)
+    shutil.copytree(owner.FILES / tier, repo, dirs_exist_ok=True)
+    followed = run("sh", "-exc", "\n".join(steps), cwd=repo).stdout
+    assert " passed" in followed
+    assert run("git", "status", "--porcelain", cwd=repo).stdout == ""
+
+    shown = [(table, row.keys()) for table, row in before]
+    after = [(table, row) for table, row in rows(repo) if table in {table for table, _ in shown}]
+    assert [
+        (table, {name: row[name] for name in names})
+        for (table, row), (_, names) in zip(after, shown, strict=True)
+    ] == before
+    assert [spine(repo, *question) for question in QUESTIONS] == answers
+    old_id = next(row["id"] for table, row in before if table == "executions")
+    assert json.loads(spine(repo, "executions", "show", old_id, "--json"))["id"] == old_id
