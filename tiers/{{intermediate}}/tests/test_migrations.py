@@ -15,12 +15,22 @@ from tests.postgres import Other
 from tests.support import REPO, Spine
 from tests.tape import trade
 
-HEAD = """
+# The last of each branch, this repo's own included, which may have grown.
+HEADS = sorted(
+    max(path.name.split("_")[:2] for path in branch.glob("*_*.py"))
+    for branch in (REPO / "migrations").iterdir()
+    if branch.is_dir() and branch.name != "__pycache__"
+)
+UPGRADED = f"upgraded to {', '.join('_'.join(head) for head in HEADS)}\n"
+OWN = int(dict(HEADS)["own"])
+LAST, NEXT, THEN = (f"own_{OWN + more:04}" for more in range(3))
+
+HEAD = f"""
 import sqlalchemy as sa
 from alembic import op
 
-revision = "own_0002"
-down_revision = "own_0001"
+revision = "{NEXT}"
+down_revision = "{LAST}"
 branch_labels = None
 depends_on = "intermediate_0001"
 
@@ -59,14 +69,14 @@ def chain(spine: Spine, monkeypatch: pytest.MonkeyPatch) -> Path:
 def add(chain: Path, *body: str) -> None:
     """Write a migration of this repo's own."""
     lines = "\n".join(f"    {line}" for line in body)
-    (chain / "own" / "own_0002_more.py").write_text(f"{HEAD}{lines}\n")
+    (chain / "own" / f"{NEXT}_more.py").write_text(f"{HEAD}{lines}\n")
 
 
 # --- upgrading ---------------------------------------------------------------------------------
 
 
 def test_an_empty_database_is_brought_up_to_date_once(spine: Spine, empty: str) -> None:
-    assert spine.ok("db", "upgrade").out == "upgraded to intermediate_0001, own_0001\n"
+    assert spine.ok("db", "upgrade").out == UPGRADED
     assert spine.ok("db", "upgrade").out == "up to date\n"
     assert "agree" in spine.ok("db", "check").out
     spine.take(trade())
@@ -80,7 +90,7 @@ def test_upgrades_at_the_same_time_are_one(spine: Spine) -> None:
     with ThreadPoolExecutor(3) as pool:
         found = [*pool.map(lambda _: spine.process("db", "upgrade"), range(3))]
     assert [(one.code, one.err) for one in found] == [(0, "")] * 3
-    expected = ["up to date\n", "up to date\n", "upgraded to intermediate_0001, own_0001\n"]
+    expected = ["up to date\n", "up to date\n", UPGRADED]
     assert sorted(one.out for one in found) == expected
 
 
@@ -105,7 +115,7 @@ def test_an_upgrade_that_fails_leaves_the_old_schema_working(
     failed = spine.process("db", "upgrade")
     assert failed.code != 0
     assert culprit in failed.err
-    assert other.execute("SELECT version_num FROM alembic_version").fetchall() == [("own_0001",)]
+    assert other.execute("SELECT version_num FROM alembic_version").fetchall() == [(LAST,)]
     assert other.execute("SELECT to_regclass('notes')").fetchone() == (None,)
     monkeypatch.setenv("SPINE_MIGRATIONS", str(REPO / "migrations"))
     spine.restart()
@@ -122,7 +132,7 @@ def test_an_upgrade_does_not_wait_behind_a_busy_table(
     with other.transaction():
         other.execute("SELECT 1 FROM otc_trades")
         spine("db", "upgrade").fails(3, "busy", "try again")
-    assert spine.ok("db", "upgrade").out == "upgraded to own_0002\n"
+    assert spine.ok("db", "upgrade").out == f"upgraded to {NEXT}\n"
 
 
 def test_a_database_of_a_later_version_is_named(
@@ -133,13 +143,13 @@ def test_a_database_of_a_later_version_is_named(
     monkeypatch.setenv("SPINE_MIGRATIONS", str(REPO / "migrations"))
     spine.restart()
     for args in (["executions"], ["db", "upgrade"], ["db", "check"]):
-        spine(*args).fails(3, "another version", "own_0002")
+        spine(*args).fails(3, "another version", NEXT)
 
 
 def test_what_was_added_is_asked_for(spine: Spine, chain: Path) -> None:
     add(chain, "pass")
-    spine("executions", "list").fails(3, "own_0002", "spine db upgrade")
-    spine("db", "check").fails(3, "own_0002", "spine db upgrade")
+    spine("executions", "list").fails(3, NEXT, "spine db upgrade")
+    spine("db", "check").fails(3, NEXT, "spine db upgrade")
     spine.ok("db", "upgrade")
     spine.ok("executions", "list")
 
@@ -161,7 +171,7 @@ def test_a_migration_of_one_s_own_comes_after_those_of_the_tiers(spine: Spine, c
     try:
         assert "notes" in spine("db", "check").out
         said = spine.ok("db", "revision", "a note for a symbol").out
-        path = chain / "own" / "own_0002_a_note_for_a_symbol.py"
+        path = chain / "own" / f"{NEXT}_a_note_for_a_symbol.py"
         assert said.startswith(f"{path.relative_to(spine.folder)}: ")
         with path.open("a") as file:
             file.write(
@@ -171,15 +181,15 @@ def test_a_migration_of_one_s_own_comes_after_those_of_the_tiers(spine: Spine, c
                 "        sa.PrimaryKeyConstraint('symbol', name='pk_notes'))\n"
             )
         spine.restart()
-        assert spine.ok("db", "upgrade").out == "upgraded to own_0002\n"
+        assert spine.ok("db", "upgrade").out == f"upgraded to {NEXT}\n"
         assert "agree" in spine.ok("db", "check").out
         spine.restart()
         spine.ok("db", "revision", "another")
-        assert (chain / "own" / "own_0003_another.py").is_file()
+        assert (chain / "own" / f"{THEN}_another.py").is_file()
     finally:
         metadata.remove(notes)
     spine.restart()
-    spine("db", "check").fails(3, "own_0003")
+    spine("db", "check").fails(3, THEN)
 
 
 # --- the models and the database ---------------------------------------------------------------
