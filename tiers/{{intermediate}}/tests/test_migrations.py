@@ -17,7 +17,7 @@ from tests.tape import trade
 
 # The last of each branch, this repo's own included, which may have grown.
 HEADS = sorted(
-    max(path.name.split("_")[:2] for path in branch.glob("*_*.py"))
+    max(path.stem.split("_")[:2] for path in branch.glob("*_*.py"))
     for branch in (REPO / "migrations").iterdir()
     if branch.is_dir() and branch.name != "__pycache__"
 )

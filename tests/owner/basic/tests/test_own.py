@@ -44,5 +44,6 @@ def test_own_error() -> None:
 
 
 def test_own_target() -> None:
-    said = subprocess.run(["make", "own"], cwd=REPO, capture_output=True, text=True, check=True)
+    command = ["make", "--no-print-directory", "own"]
+    said = subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=True)
     assert said.stdout.endswith("The desk's own.\n")
