@@ -1,7 +1,7 @@
 """A rendered repo keeps its own promises: its code is clean, its demo passes on a fresh clone.
 
-Its tests, which take longest, are run where users run them: by the message after a copy, in the new
-repo, and by its README, in a fresh clone.
+Its tests, which take longest, are run where users run them: by its README, in a fresh clone, and
+after a promotion from the tier below, with an owner's work in it (see `test_promotion.py`).
 """
 
 import sys
