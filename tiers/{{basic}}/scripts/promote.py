@@ -60,12 +60,8 @@ class Repo:
     top: Path  # of the git repo
     below: str  # this folder in it; "" if it is the top
     head: str
+    version: str  # of the template
     answers: dict[str, Any]
-
-    @property
-    def version(self) -> str:
-        """The version of the template that it has."""
-        return str(self.answers["_commit"])
 
 
 def this_repo() -> Repo:
@@ -88,7 +84,8 @@ def this_repo() -> Repo:
     answers = yaml.safe_load((folder / ANSWERS).read_text("utf-8"))
     if "_commit" not in answers:
         raise RefusalError(f"{ANSWERS} names no version: the template was not under git then")
-    return Repo(top=Path(top), below=below, head=head, answers=answers)
+    version = str(answers["_commit"])
+    return Repo(top=Path(top), below=below, head=head, version=version, answers=answers)
 
 
 def is_address(text: str) -> bool:
@@ -164,11 +161,6 @@ class Merge:
         """The files that a person has to look at."""
         return sorted({entry.split("\t")[1] for entry in self.unmerged})
 
-    @property
-    def relock(self) -> bool:
-        """Whether a lock was changed here, which is for other dependencies than the tier's."""
-        return not self.edited.isdisjoint(LOCKS)
-
     def diff(self, *options: str) -> str:
         """What is different from this repo."""
         return git(self.folder, "diff", "--cached", "--no-renames", *options)
@@ -191,7 +183,7 @@ def merge(repo: Repo, template: Path, address: str, tier: str | None, scratch: P
         for name in git(folder, "ls-files", "-z").split("\0")[:-1]
         if name != ANSWERS and not same(plain / name, folder / name)
     }
-    for lock in LOCKS:
+    for lock in edited.intersection(LOCKS):
         (folder / lock).write_bytes((plain / lock).read_bytes())
     record(template, folder)
     git(folder, "commit", "--quiet", "--all", "--allow-empty", "--message", "Start of the merge")
@@ -240,8 +232,9 @@ def preview(merged: Merge) -> None:
     print(merged.diff("--diff-filter=M", "--relative", merged.base, "--", ".", *locks))
     show("Of those, these were edited here", [name for name in changing if name in merged.edited])
     show("These were edited here, and stay, though the template has them no longer", merged.kept)
-    for title, names in news(merged).items():
-        show(title, names)
+    before, after = (declared(merged.folder, commit) for commit in (merged.base, ""))
+    for title, names in after.items():
+        show(title, sorted(names - before[title]))
     show("CONFLICTS, which will be marked in", merged.conflicts)
 
 
@@ -251,23 +244,22 @@ def show(title: str, names: list[str]) -> None:
         print(f"{title}:", *names, sep="\n  ", end="\n\n")
 
 
-def news(merged: Merge) -> dict[str, list[str]]:
-    """The dependencies and settings that come."""
-    try:
-        before, after = (declared(merged.folder, commit) for commit in (merged.base, ""))
-    except tomllib.TOMLDecodeError:  # it has conflicts
-        return {}
-    return {title: sorted(after[title] - before[title]) for title in after}
-
-
 def declared(folder: Path, commit: str) -> dict[str, set[str]]:
-    """The dependencies and settings of a commit, or of what is staged."""
-    project = tomllib.loads(git(folder, "show", f"{commit}:./pyproject.toml"))
-    settings = git(folder, "show", f"{commit}:./.env.example")
+    """The dependencies and settings of a commit, or of what is staged; none if they are no TOML."""
+
+    def text(name: str) -> str:
+        return git(folder, "show", f"{commit}:./{name}") if (folder / name).is_file() else ""
+
+    try:
+        project = tomllib.loads(text("pyproject.toml"))
+    except tomllib.TOMLDecodeError:  # it has conflicts
+        project = {}
     return {
-        "New dependencies": {*project["project"]["dependencies"]},
-        "New dependencies for development": {*project["dependency-groups"]["dev"]},
-        "New settings": {*re.findall(r"^#?([A-Z]\w*)=", settings, re.MULTILINE)},
+        "New dependencies": {*project.get("project", {}).get("dependencies", ())},
+        "New dependencies for development": {
+            str(one) for one in project.get("dependency-groups", {}).get("dev", ())
+        },
+        "New settings": {*re.findall(r"^#?([A-Z]\w*)=", text(".env.example"), re.MULTILINE)},
     }
 
 
@@ -275,14 +267,15 @@ def steps(merged: Merge, tier: str | None) -> list[str]:
     """What to type next: what came with the tiers that arrive, or goes with each update."""
     kind = "promote" if tier else "update"
     told = sorted((merged.folder / "scripts/next").glob(f"{kind}-*.sh"))
-    arriving = merged.names("A")
-    lines = ["make lock  # your own dependencies with the tier's"] if merged.relock else []
-    lines.append("make setup")
-    for path in told:
-        if not tier or path.relative_to(merged.folder).as_posix() in arriving:
-            lines += path.read_text("utf-8").splitlines()
-    lines += ["make test", f'git add --all && git commit --message "{kind.title()}"']
-    return [*dict.fromkeys(lines)]
+    if tier:
+        arriving = merged.names("A")
+        told = [path for path in told if path.relative_to(merged.folder).as_posix() in arriving]
+    # A lock that was changed here holds dependencies that the tier's lock lacks.
+    lock = ["make lock  # your own dependencies with the tier's"]
+    of_tiers = [line for path in told for line in path.read_text("utf-8").splitlines()]
+    last = ["make test", f'git add --all && git commit --message "{kind.title()}"']
+    relock = not merged.edited.isdisjoint(LOCKS)
+    return [*dict.fromkeys([*(lock if relock else []), "make setup", *of_tiers, *last])]
 
 
 def agreed() -> bool:
@@ -336,7 +329,10 @@ def main(tier: str | None = None) -> int:
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # a diff may hold any bytes
     try:
         sys.exit(main(*sys.argv[1:2]))
     except RefusalError as error:
         sys.exit(f"error: {error}")
+    except (EOFError, KeyboardInterrupt):
+        sys.exit("error: interrupted")
