@@ -15,7 +15,7 @@ from pathlib import Path
 import owner
 import pexpect
 import pytest
-from steps import TIERS, Answered, commit_all, environment, files_of, lend, run
+from steps import ROOT, TIERS, Answered, commit_all, environment, files_of, lend, run
 
 PAIRS = [*combinations(TIERS, 2)]
 ANSWERS = ".copier-answers.yml"
@@ -321,6 +321,51 @@ def test_a_repo_may_be_a_folder_of_a_larger_one(published: Path, tmp_path: Path)
     commit_all(tmp_path / "all")
     promote(repo, TOP)
     assert committed(repo) == files_of(made(published, tmp_path / "fresh", TOP))
+
+
+# --- what no pair of tiers shows -----------------------------------------------------------------
+
+BLOCK = "begin\n  a\n  b\n  c\nend\n"
+SMALL = {
+    "copier.yml": "tier: {type: str, choices: [low, middle, high]}\n",
+    "{{_copier_conf.answers_file}}.jinja": "{{ _copier_answers|to_nice_yaml -}}\n",
+    "blocks.txt.jinja": f"start\n{{% if tier != 'low' %}}new\n{BLOCK}{{% endif %}}{BLOCK * 3}",
+    "scripts/next/{% if tier != 'low' %}promote-10-middle.sh{% endif %}": "one\ntwo  # middle\n",
+    "scripts/next/{% if tier == 'high' %}promote-20-high.sh{% endif %}": "one\nthree\n",
+}
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """A repo of the lowest of three tiers, so small that each line can be followed."""
+    template = tmp_path / "small"
+    for path, text in SMALL.items():
+        (template / path).parent.mkdir(parents=True, exist_ok=True)
+        (template / path).write_text(text, "utf-8")
+    commit_all(template)
+    repo = made(template, tmp_path / "low", "low")
+    shutil.copy(ROOT / "tiers/{{basic}}/scripts/promote.py", repo)
+    commit_all(repo)
+    return repo
+
+
+def test_a_tier_may_be_skipped_and_the_steps_of_both_come_once(small: Path) -> None:
+    script = (sys.executable, "promote.py")
+    said = run(*script, "high", cwd=small, YES="1").stdout
+    steps = [line.split(". ", 1)[1] for line in said.rpartition("next:\n")[2].splitlines() if line]
+    assert steps[:-2] == ["make setup", "one", "two  # middle", "three"]
+    assert b"tier: high\n" in committed(small)[ANSWERS]
+    down = run(*script, "middle", cwd=small, exit_code=1, YES="1").stderr
+    assert "no way down from high to middle" in down
+    assert "low < middle < high" in down
+
+
+def test_an_edit_stays_in_its_place_where_lines_repeat(small: Path) -> None:
+    edited = f"{BLOCK}{BLOCK.replace('b', 'B', 2)}{BLOCK}"
+    (small / "blocks.txt").write_text(f"start\n{edited}", "utf-8")
+    run("git", "commit", "--quiet", "--all", "--message", "Edit the second", cwd=small)
+    run(sys.executable, "promote.py", "middle", cwd=small, YES="1")
+    assert (small / "blocks.txt").read_text("utf-8") == f"start\nnew\n{BLOCK}{edited}"
 
 
 # --- what lives in it ----------------------------------------------------------------------------
