@@ -413,7 +413,7 @@ def test_root_keeps_the_data_of_the_user_whose_it_is(empty: House) -> None:
     house.folder.chmod(0o700)
     with embedded.server(house.home) as url:
         assert ask(url, "SELECT 1") == 1
-        assert {process.uids().real for process in house.servers()} == {games.pw_uid}
+        assert house.postmaster().uids().real == games.pw_uid
 
 
 @as_root
