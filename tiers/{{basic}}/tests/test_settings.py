@@ -56,6 +56,8 @@ def test_the_environment_goes_before_the_file(
     monkeypatch.setenv("DATABASE_URL", "sqlite:///environment.db")
     assert Settings().database_url == "sqlite:///environment.db"
     assert Settings().spine_mappings == Path("here")
+    monkeypatch.setenv("DATABASE_URL", " ")
+    assert Settings().database_url is None
 
 
 def test_a_dot_env_file_is_read_by_the_command(
