@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
+from datetime import datetime
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -117,40 +118,33 @@ def memory(tier: Tier, trades: int) -> Report:
     )
 
 
-def recompute(tier: Tier, trades: int, repeat: int = 5) -> Report:
+def recompute(tier: Tier, trades: int, repeat: int = 15) -> Report:
     """One symbol's day again, in a store and in one of ten times the days.
 
-    What `spine` takes to start is measured by the same command over a day without trades.
+    The execution's own time counts, from its start to its end as the ledger has them, and not what
+    the command takes to start.
     """
     sizes = (trades, 10 * trades)
-    seconds: dict[int, dict[str, list[float]]] = {
-        size: {"raw": [], "no work": []} for size in sizes
-    }
     stores = {size: loaded(tier, size) for size in sizes}
     days = {size: typical_day(tier, store) for size, store in stores.items()}
-    for number in range(repeat):
-        say(f"run {number + 1} of {repeat}: one symbol's day")
+    seconds: dict[int, list[float]] = {size: [] for size in sizes}
+    say(f"one symbol's day, {repeat} times in each")
+    for _ in range(repeat):
         for size, store in stores.items():
-            symbol, day, _ = days[size]
-            for kind, date in (("no work", "2199-12-30"), ("raw", day)):
-                run = recompute_day(tier, store, symbol, date)
-                seconds[size][kind].append(run.seconds)
-    raw = [median(seconds[size]["raw"]) for size in sizes]
-    idle = [median(seconds[size]["no work"]) for size in sizes]
-    net = [a - b for a, b in zip(raw, idle, strict=True)]
-    print(f"\n{'one day again':<16}{'trades of it':>14}{'raw s':>9}{'no work s':>11}{'net s':>9}")
-    for size, *taken in zip(sizes, raw, idle, net, strict=True):
-        print(f"{size:<16,}{days[size][2]:14,}{taken[0]:9.3f}{taken[1]:11.3f}{taken[2]:9.3f}")
+            seconds[size].append(recompute_day(tier, store, *days[size][:2]))
+    print(f"\n{'one day again':<16}{'trades of it':>14}{'median s':>10}{'least':>8}{'most':>8}")
+    for size, taken in seconds.items():
+        middle = f"{median(taken):10.3f}{min(taken):8.3f}{max(taken):8.3f}"
+        print(f"{size:<16,}{days[size][2]:14,}{middle}")
     return Report(
         figures={
             "days": {str(size): days[size] for size in sizes},
-            "seconds": {str(size): seconds[size] for size in sizes},
-            "net_seconds": {str(size): value for size, value in zip(sizes, net, strict=True)},
+            "seconds": {str(size): taken for size, taken in seconds.items()},
         },
         bars=[
             Bar(
-                name="one symbol's day in ten times the trades / in the trades, net",
-                value=net[1] / net[0],
+                name="one symbol's day in ten times the trades / in the trades",
+                value=median(seconds[sizes[1]]) / median(seconds[sizes[0]]),
                 bound=1.5,
             )
         ],
@@ -172,10 +166,13 @@ def typical_day(tier: Tier, store: str) -> tuple[str, str, int]:
     return min(days, key=lambda day: (abs(day[2] - TRADES_A_DAY // 4), *day))
 
 
-def recompute_day(tier: Tier, store: str, symbol: str, date: str) -> Run:
+def recompute_day(tier: Tier, store: str, symbol: str, date: str) -> float:
+    """The seconds that the execution took."""
     params = (f"symbol={symbol}", f"start_date={date}", f"end_date={date}")
-    arguments = [part for param in params for part in ("--param", param)]
-    return tier.spine("run", STAGES["compute"], *arguments, store=store)
+    given = [part for param in params for part in ("--param", param)]
+    execution = tier.ask("run", STAGES["compute"], *given, store=store)
+    began, ended = (datetime.fromisoformat(execution[at]) for at in ("started_at", "finished_at"))
+    return (ended - began).total_seconds()
 
 
 def start(tier: Tier, repeat: int = 10) -> Report:

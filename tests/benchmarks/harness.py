@@ -174,6 +174,10 @@ class Tier:
     def spine(self, *arguments: str, store: str | None = None) -> Run:
         return measure([self.command, *arguments], store, self.folder)
 
+    def ask(self, *arguments: str, store: str) -> Any:
+        """What a command answers as JSON."""
+        return self._json([self.command, *arguments, "--json"], store)
+
     def new_store(self, name: str) -> str:
         """The URL of an empty store, of the kind that is the tier's default."""
         if self.server is None:
@@ -200,18 +204,21 @@ class Tier:
 
     def contents(self, store: str) -> dict[str, Any]:
         """How many rows each table has, and gold as text."""
-        read = subprocess.run(
-            [self.python, "-c", READ_STORE],
+        found: dict[str, Any] = self._json([self.python, "-c", READ_STORE], store)
+        return found
+
+    def _json(self, argv: Sequence[str | Path], store: str) -> Any:
+        done = subprocess.run(
+            argv,
             cwd=self.folder,
             env=environment(store),
             capture_output=True,
             text=True,
             check=False,
         )
-        if read.returncode:
-            raise SystemExit(read.stderr)
-        found: dict[str, Any] = json.loads(read.stdout)
-        return found
+        if done.returncode:
+            raise SystemExit(done.stderr)
+        return json.loads(done.stdout)
 
 
 @contextmanager
