@@ -4,6 +4,7 @@ import pytest
 from uuid_utils.compat import uuid7
 
 from market_spine import database, dispatcher, ledger, runner
+from market_spine.ledger import Execution
 from market_spine.schema import dead_letters, execution_events, executions, otc_stale_days
 from tests.support import Ended, Spine
 
@@ -84,6 +85,31 @@ def test_an_interrupt_cancels(spine: Spine) -> None:
     (execution,) = spine.executions()
     assert execution["status"] == "cancelled"
     assert spine.rows(otc_stale_days) == []
+    assert spine.letters() == []
+    spine.check_ledger()
+
+
+@pytest.mark.parametrize("place", ["_work", "dispatcher.enqueue"])
+def test_an_interrupt_behind_a_parent_s_commit_cancels_its_children(
+    spine: Spine, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    spine.pipeline("child", "return {}")
+    spine.pipeline("parent", *["context.spawn('child', {})"] * 2, "return {}")
+    works, enqueues = runner._work, dispatcher.enqueue
+
+    def work(execution: Execution) -> list[Execution]:
+        works(execution)
+        raise KeyboardInterrupt
+
+    def enqueue(execution: Execution) -> Execution:
+        if execution.parent_id:
+            raise KeyboardInterrupt
+        return enqueues(execution)
+
+    monkeypatch.setattr(f"market_spine.runner.{place}", work if place == "_work" else enqueue)
+    assert spine.submit("parent").code == 130
+    monkeypatch.undo()
+    assert {row["status"] for row in spine.executions()} == {"cancelled"}
     assert spine.letters() == []
     spine.check_ledger()
 

@@ -84,10 +84,11 @@ class Session:
         watched = system.poll()
         watched.register(driver, system.POLLIN)
         watched.register(other, system.POLLIN)
-        watched.poll(seconds * 1000)
         try:
-            for _ in driver.notifies(timeout=0):
-                pass
+            if not [*driver.notifies(timeout=0)]:  # none that came with a query's answer
+                watched.poll(seconds * 1000)
+                for _ in driver.notifies(timeout=0):
+                    pass
         except psycopg.Error as error:
             reason = " ".join(str(error).split())
             raise StoreUnavailableError(f"the store was lost: {reason}") from error

@@ -19,7 +19,10 @@ RETRY_SECONDS = 1.0
 
 log = logging.getLogger(__name__)
 
-Work = Callable[[Execution], None]
+Work = Callable[[Execution], list[Execution]]
+LOST = (
+    "the store was lost in the middle; the log says how"  # and where it is, which callers need not
+)
 
 _cut_off: set[UUID] = set()  # runs of this process that there is no more time for
 
@@ -51,19 +54,23 @@ def outlasting_outages(work: Work) -> Work:
     """Let a run survive that the store is gone for a while."""
 
     @wraps(work)
-    def patient(execution: Execution) -> None:
+    def patient(execution: Execution) -> list[Execution]:
         for _ in range(1, execution.max_attempts):
             try:
                 return work(execution)
             except StoreUnavailableError as error:
                 log.warning("%s %s will be run again: %s", execution.pipeline, execution.id, error)
-                _wait_to_begin_again(execution, error)
-        return work(execution)
+                _wait_to_begin_again(execution)
+        try:
+            return work(execution)
+        except StoreUnavailableError as error:
+            log.warning("%s %s is given up: %s", execution.pipeline, execution.id, error)
+            raise SpineError(f"{LOST}, {execution.max_attempts} times") from error
 
     return patient
 
 
-def _wait_to_begin_again(execution: Execution, error: StoreUnavailableError) -> None:
+def _wait_to_begin_again(execution: Execution) -> None:
     """Note the interruption as soon as the store is back.
 
     Raises:
@@ -74,7 +81,7 @@ def _wait_to_begin_again(execution: Execution, error: StoreUnavailableError) -> 
         require_time(execution)
         try:
             with database.transaction() as connection:
-                ledger.record(connection, execution.id, "interrupted", {"reason": str(error)})
+                ledger.record(connection, execution.id, "interrupted", {"reason": LOST})
         except StoreUnavailableError:
             time.sleep(RETRY_SECONDS)
         else:

@@ -6,14 +6,17 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from socket import socketpair
 from typing import Any
+from uuid import UUID
 
 import pytest
 from sqlalchemy import Connection, Engine, event, make_url
 
-from market_spine import backends, database, dispatcher, interruptions, ledger
+from market_spine import backends, bell, database, dispatcher, interruptions, ledger
 from market_spine.backends import thread
 from market_spine.cli import _carry
+from market_spine.errors import StoreError
 from market_spine.ledger import Execution
 from market_spine.schema import execution_events, otc_stale_days
 from tests import postgres
@@ -166,6 +169,47 @@ def test_looking_begins_nothing_and_fails_the_dead(worker: Spine) -> None:
     worker.check_ledger()
 
 
+@pytest.mark.usefixtures("worker")
+def test_a_bell_is_heard_that_rings_while_something_is_asked() -> None:
+    quiet, other = socketpair()
+    with quiet, other, bell.Session() as session:
+        ringing = threading.Timer(0.2, bell.ring)
+        ringing.start()
+        session.connection.exec_driver_sql("SELECT pg_sleep(1)")
+        ringing.join()
+        waiting = threading.Thread(target=session.wait, args=[quiet, 3600], daemon=True)
+        waiting.start()
+        waiting.join(20)
+        assert not waiting.is_alive()
+
+
+@pytest.mark.usefixtures("worker")
+def test_a_claim_that_the_store_refuses_is_tried_again_but_not_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(thread, "RETRY_SECONDS", 0.5)
+    tries = []
+    refused = threading.Event()
+
+    def full(_connection: Connection, _cursor: object, statement: str, *_: object) -> None:
+        if statement.startswith("UPDATE executions") and not refused.is_set():
+            tries.append(statement)
+            raise StoreError("the disk is full")
+
+    event.listen(Engine, "before_cursor_execute", full)
+    try:
+        execution = dispatcher.submit("writes", {})
+        backends.chosen().serve()
+        until(lambda: len(tries) > 1)
+        time.sleep(1)
+        assert len(tries) < 6
+        refused.set()
+        until(lambda: is_over(execution))
+    finally:
+        event.remove(Engine, "before_cursor_execute", full)
+    assert now(execution).status == "succeeded"
+
+
 # --- one worker --------------------------------------------------------------------------------
 
 
@@ -233,6 +277,32 @@ def test_a_drain_lets_finish_what_runs_and_begins_nothing() -> None:
     threading.Timer(0.2, gates.open.set).start()
     backends.chosen().drain(20)
     assert [now(one).status for one in found] == ["succeeded", "succeeded", "queued"]
+
+
+def test_a_drain_begins_nothing_that_is_just_being_looked_for(
+    worker: Spine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks, looked = threading.Event(), threading.Event()
+    look = ledger.next_in_turn
+
+    def slowly(connection: Connection, in_hand: dict[UUID, str]) -> Execution | None:
+        found = look(connection, in_hand)
+        if found:
+            looks.set()
+            looked.wait(20)
+        return found
+
+    monkeypatch.setattr(ledger, "next_in_turn", slowly)
+    execution = dispatcher.submit("writes", {})
+    backends.chosen().serve()
+    assert looks.wait(20)
+    draining = threading.Thread(target=backends.chosen().drain, args=[None])
+    draining.start()
+    until(lambda: thread._worker is None or thread._worker._draining)
+    looked.set()
+    draining.join(20)
+    assert now(execution).status == "queued"
+    assert worker.letters() == []
 
 
 def test_a_drain_cuts_off_what_takes_too_long(worker: Spine) -> None:
@@ -327,6 +397,7 @@ def test_a_run_that_loses_the_store_each_time_fails(worker: Spine) -> None:
     until(lambda: is_over(execution))
     assert now(execution).status == "failed"
     assert kinds(execution).count("interrupted") == execution.max_attempts - 1
+    assert "postgres" not in str(now(execution).error), "where the store is, is nobody's business"
     (letter,) = worker.letters()
     assert letter["execution_id"] == str(execution.id)
     worker.check_ledger()
@@ -403,6 +474,26 @@ def somebody_waits_for_the_role(spine: Spine) -> bool:
     name = make_url(postgres.database_of(spine.folder)).database
     with postgres.connect(postgres.server()) as connection:
         return connection.execute(asked, [name, "%pg_try_advisory_lock%"]).fetchone() is not None
+
+
+def test_following_outlasts_a_second_outage(worker: Spine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long ago the first one began."""
+    monkeypatch.setattr(_carry, "PATIENCE_SECONDS", 2)
+    monkeypatch.setattr(_carry, "APART_SECONDS", 1)
+
+    def disturb() -> None:
+        assert gates.begun.acquire(timeout=20)
+        for _ in range(2):
+            with nobody_may_connect(worker):
+                time.sleep(0.3)
+            time.sleep(2)
+        gates.open.set()
+
+    disturber = threading.Thread(target=disturb)
+    disturber.start()
+    ran = worker.submit("waits")
+    disturber.join()
+    assert (ran.code, ran.json["status"]) == (0, "succeeded")
 
 
 def test_following_outlasts_an_outage(worker: Spine) -> None:

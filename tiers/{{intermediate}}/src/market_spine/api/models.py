@@ -16,6 +16,7 @@ from pydantic import (
     GetJsonSchemaHandler,
     PlainSerializer,
     WithJsonSchema,
+    field_validator,
 )
 from pydantic_core import CoreSchema
 
@@ -131,7 +132,13 @@ class Event(BaseModel):
     seq: int = Field(description="1, 2, 3 … without a gap.")
     kind: str = Field(description="A state that was reached, or a stage that was done.")
     at: datetime
-    data: dict[str, Any]
+    data: dict[str, Any] = Field(description="What else there is to say; no traceback.")
+
+    @field_validator("data")
+    @classmethod
+    def _without_traceback(cls, data: dict[str, Any]) -> dict[str, Any]:
+        """It shows the code, and is for whoever has the command line."""
+        return {name: value for name, value in data.items() if name != "traceback"}
 
 
 class EventList(BaseModel):

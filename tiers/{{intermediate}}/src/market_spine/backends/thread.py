@@ -21,6 +21,7 @@ from market_spine import bell, database, interruptions, ledger
 from market_spine.backends.inline import fail_the_dead
 from market_spine.errors import StoreError
 from market_spine.settings import settings
+from market_spine.stores.postgresql import CONNECT_SECONDS
 
 RANK = 10
 SCHEMES = ("postgresql",)  # the others have no bell
@@ -30,8 +31,8 @@ POLL_SECONDS = 5.0  # what was submitted without being heard of waits for so lon
 RETRY_SECONDS = 1.0  # between two attempts to reach a store that is gone
 CUT_OFF_SECONDS = 5.0  # for a run that is cut off to come to its next checkpoint
 # A free role whose work still runs is left for so long to the process that may have lost it only
-# with its connection, and that asks for it again after RETRY_SECONDS.
-PATIENCE_SECONDS = 3.0
+# with its connection: it asks for it again as soon as it can connect.
+PATIENCE_SECONDS = CONNECT_SECONDS + 2 * RETRY_SECONDS
 
 log = logging.getLogger(__name__)
 _worker: "Worker | None" = None
@@ -100,7 +101,8 @@ class Worker:
 
     def drain(self, seconds: float | None) -> None:
         """See the function of this name."""
-        self._draining = True
+        with self._changed:
+            self._draining = True
         self.wake()
         if seconds is None and self._in_hand:
             log.warning("finishing what was begun for others (%d executions)", len(self._in_hand))
@@ -112,8 +114,9 @@ class Worker:
                 interruptions.cut_off(execution_id)
             self._idle_within(CUT_OFF_SECONDS)
         self._chief.join(CUT_OFF_SECONDS)
-        self._bell.close()
-        self._ears.close()
+        if not self._chief.is_alive():
+            self._bell.close()
+            self._ears.close()
 
     def _idle_within(self, seconds: float | None) -> bool:
         with self._changed:
@@ -144,9 +147,15 @@ class Worker:
                     log.warning("the worker waits for the store: %s", error)
                 waits = True
                 time.sleep(RETRY_SECONDS)
+                self._start_the_server_again()
             except Exception:
                 log.exception("the worker begins again")
                 time.sleep(RETRY_SECONDS)
+
+    def _start_the_server_again(self) -> None:
+        if settings().database_url is None:  # it is this repo's own, and may have been killed
+            with suppress(StoreError):
+                database.store().default_url()
 
     def _work_with(self, session: bell.Session) -> None:
         while not self._is_done():
@@ -188,6 +197,8 @@ class Worker:
             if execution is None:
                 return
             with self._changed:
+                if self._draining:
+                    return
                 self._in_hand[execution.id] = execution.lane
             self._start(self._run, execution.id)
 
@@ -202,6 +213,7 @@ class Worker:
         except Exception as error:
             log.warning("execution %s was lost: %s", execution_id, error)
             was_lost = True
+            time.sleep(RETRY_SECONDS)  # it may still be queued, and would be begun again at once
         finally:
             interruptions.forget(execution_id)
             with self._changed:

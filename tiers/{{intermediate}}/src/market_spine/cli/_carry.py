@@ -5,6 +5,7 @@ begun for others is not dropped when its own work is done.
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from functools import wraps
@@ -15,6 +16,7 @@ from market_spine.ledger import Execution
 from market_spine.settings import settings
 
 PATIENCE_SECONDS = 60  # for a store that is gone while something is followed
+APART_SECONDS = 20  # between two failures, which are two outages then
 RETRY_SECONDS = 1.0
 
 log = logging.getLogger(__name__)
@@ -46,14 +48,16 @@ def carrying(follow: Follow) -> Follow:
 
 
 def _patiently(follow: Follow, execution: Execution) -> Execution:
-    until: float | None = None
+    began = failed = -math.inf
     while True:
         try:
             return follow(execution)
         except StoreUnavailableError as error:
-            if until is None:
+            now = time.monotonic()
+            if now - failed > APART_SECONDS:
                 log.warning("%s: waiting for it", error)
-                until = time.monotonic() + PATIENCE_SECONDS
-            if time.monotonic() > until:
+                began = now
+            failed = now
+            if now - began > PATIENCE_SECONDS:
                 raise
             time.sleep(RETRY_SECONDS)

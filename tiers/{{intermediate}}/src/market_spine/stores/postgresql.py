@@ -46,7 +46,7 @@ from market_spine.idle import ask_after_idling
 SCHEME = "postgresql"
 RANK = 10
 
-CONNECT_SECONDS = 10
+CONNECT_SECONDS = 5
 # A server that has vanished without a word is noticed after a minute, and so is a client, which
 # may have held a lock.
 KEEPALIVE = {
