@@ -14,9 +14,21 @@ import pytest
 from market_spine import database, dispatcher, ledger
 from market_spine.api import streams
 from tests import postgres
-from tests.api.serving import Api
+from tests.api.serving import Api, add
+from tests.pipeline_file import pipeline_text
 
 STREAM = {"Accept": "text/event-stream"}
+
+
+def test_callers_are_shown_no_code(api: Api) -> None:
+    fails = pipeline_text("fails", ["return {'secret': 1 // 0}"])
+    add(api.folder, "pipelines", "fails", fails)
+    failed = api.follow(api.submit("fails")["id"])
+    assert (failed["status"], "ZeroDivisionError" in failed["error"]) == ("failed", True)
+    events = api.get(f"/executions/{failed['id']}/events")["items"]
+    with stream(api, failed["id"]) as streamed:
+        assert [*streamed] == events
+    assert [*events[-1]["data"]] == ["error"]
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import pytest
 
 from market_spine.settings import Settings
 from tests.api.serving import Api
-from tests.house import House, house_in, line, new_folder
+from tests.house import House, house_in, line, new_folder, until
 from tests.support import REPO
 
 
@@ -75,6 +75,21 @@ def test_a_second_one_beside_it_shares_the_store_and_takes_over(house: House) ->
         assert second.run("otc_normalize")
         assert second.get("/readyz")["worker"] == "ok"
     end(second, signal.SIGTERM, -signal.SIGTERM)
+    house.await_end()
+
+
+def test_a_server_that_is_killed_comes_back(house: House) -> None:
+    only = dev(house, "upgraded to ")
+    with closing(only.http):
+        before = only.run("otc_normalize")
+        house.postmaster().kill()
+        until(lambda: only.http.get("/readyz").status_code == 503)
+        until(lambda: only.http.get("/readyz").status_code == 200)
+        assert only.get(f"/executions/{before['id']}") == before
+        assert only.run("otc_normalize")
+    only.process.send_signal(signal.SIGTERM)
+    _, err = only.process.communicate(timeout=60)
+    assert "Traceback" not in err
     house.await_end()
 
 
