@@ -115,10 +115,16 @@ def test_an_address_that_is_not_what_was_meant(
 
 
 def test_a_part_of_an_address_may_be_escaped(spine: Spine, monkeypatch: pytest.MonkeyPatch) -> None:
-    url = make_url(postgres.database_of(spine.folder)).set(password="a@b:c/d?e%")
+    user, password = f"spine_test_{os.getpid()}", "a@b:c/d?e%"
+    url = make_url(postgres.database_of(spine.folder)).set(username=user, password=password)
     monkeypatch.setenv("DATABASE_URL", url.render_as_string(hide_password=False))
-    spine.restart()
-    assert spine.json("executions", "list") == []
+    with postgres.connect(postgres.server()) as connection:
+        connection.execute(f"CREATE ROLE {user} LOGIN SUPERUSER PASSWORD '{password}'".encode())
+        try:
+            spine.restart()
+            assert spine.json("executions", "list") == []
+        finally:
+            connection.execute(f"DROP ROLE {user}".encode())
 
 
 @pytest.mark.parametrize(
