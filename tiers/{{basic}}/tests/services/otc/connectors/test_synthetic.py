@@ -4,6 +4,7 @@ from market_spine.schema import otc_trades_raw
 from tests.support import Spine
 
 RANGE = {"start_date": "2025-11-26", "end_date": "2025-11-30"}
+WEEKEND = {"start_date": "2025-11-29", "end_date": "2025-11-30"}  # has no trades
 
 
 def test_the_same_seed_makes_the_same_trades(spine: Spine) -> None:
@@ -35,4 +36,8 @@ def test_what_it_cannot_make_it_refuses(spine: Spine) -> None:
     spine.submit("otc_ingest", connector="synthetic", path="x", **RANGE).fails(
         1, "synthetic", "'x'"
     )
+    spine.submit("otc_ingest", connector="synthetic", path="7/1000001", **WEEKEND).fails(
+        1, "'7/1000001'", "1,000,000"
+    )
+    spine.run("otc_ingest", connector="synthetic", path="7/1000000", **WEEKEND)
     spine.submit("otc_ingest", connector="synthetic").fails(1, "synthetic", "start_date")

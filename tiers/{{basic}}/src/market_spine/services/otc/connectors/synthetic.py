@@ -1,6 +1,7 @@
 """Made-up trades in the standard layout, for trying things out: the same seed, the same trades.
 
-The path is `SEED` or `SEED/TRADES_PER_DAY`; days without trading have no trades.
+The path is `SEED` or `SEED/TRADES_PER_DAY`, a million a day at most; days without trading have no
+trades.
 """
 
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from market_spine.services.otc.calendar import NEW_YORK, trading_days
 from market_spine.services.otc.connector import FetchRequest, Record, matching
 
 DEFAULT = "7/1000"
+MOST = 1_000_000  # trades of a day, whose times are sorted in memory
 SYMBOLS = ("ACMEX", "BOLTF", "CRNXY", "DUNEF", "EVRGY")
 VENUES = ("ALFA", "BRVO", "CHRL", "DLTA")
 OPEN_SECONDS = 6 * 3600 + 1800  # of a full session, from 9:30
@@ -21,11 +23,14 @@ def fetch(request: FetchRequest) -> Iterator[Record]:
     """Stream the trades of the days that are asked for.
 
     Raises:
-        SourceError: the path is not a seed, or the request names no first and last day.
+        SourceError: the path is not a seed, or asks for too many trades, or the request names no
+            first and last day.
     """
     seed, _, count = (request.path or DEFAULT).partition("/")
     if not seed.isdecimal() or not (count or "1000").isdecimal():
         raise SourceError(f"synthetic: '{request.path}' is not SEED/TRADES_PER_DAY, like {DEFAULT}")
+    if int(count or 1000) > MOST:
+        raise SourceError(f"synthetic: '{request.path}' asks for more than {MOST:,} trades a day")
     if request.reported_after is None or request.reported_until is None:
         raise SourceError("synthetic: needs a start_date and an end_date")
     first = request.reported_after + timedelta(days=1)
