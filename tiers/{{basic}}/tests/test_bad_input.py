@@ -133,6 +133,11 @@ def test_a_null_character_is_no_part_of_an_id_or_a_symbol(spine: Spine) -> None:
         ("otc_ingest", {"path": ""}, "path"),
         ("otc_ingest", {"path": "x" * 5000}, "path"),
         ("otc_ingest", {"source": "x" * 101}, "source"),
+        ("otc_ingest", {"symbols": ""}, "symbols"),
+        ("otc_ingest", {"symbols": "x" * 65}, "symbols"),
+        ("otc_ingest", {"symbols": ",".join(["A"] * 1001)}, "symbols"),
+        ("otc_backfill_day", {"day": "2025-11-24", "symbols": ",".join(["A"] * 1001)}, "symbols"),
+        ("otc_compute_daily_metrics", {"symbol": "x" * 65}, "symbol"),
         ("otc_normalize", {"raw_id": "99999999999999999999"}, "raw_id"),
     ],
 )

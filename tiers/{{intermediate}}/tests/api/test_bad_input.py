@@ -159,6 +159,8 @@ BODIES: dict[str, tuple[object, list[str | None]]] = {
     "NUL in a param": (ingest("path", "a\0b"), ["params"]),
     "NUL in a param's name": (ingest("a\0b", 1), ["params"]),
     "half a character in a param": (ingest("symbols", ["A", "\udfff"]), ["params"]),
+    "a symbol of a megabyte": (ingest("symbols", ["A", "x" * 900_000]), ["params.symbols.1"]),
+    "ninety thousand symbols": (ingest("symbols", ["A"] * 90_000), ["params.symbols"]),
     "too deep": (ingest("path", json.loads("[" * 90 + "]" * 90)), ["params"]),
 }
 

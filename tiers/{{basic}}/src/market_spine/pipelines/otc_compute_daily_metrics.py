@@ -12,7 +12,7 @@ from market_spine.pipelines import DateRange, Pipeline
 class ComputeParams(DateRange):
     """With params: all days that they name. Without: those whose trades changed."""
 
-    symbol: str | None = Field(None, min_length=1)
+    symbol: str | None = Field(None, min_length=1, max_length=64)
 
 
 def run(context: Context, params: ComputeParams) -> dict[str, Any]:

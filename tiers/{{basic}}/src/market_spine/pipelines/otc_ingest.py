@@ -16,7 +16,12 @@ def _split(given: object) -> object:
     return [part.strip() for part in given.split(",")] if isinstance(given, str) else given
 
 
-Symbols = Annotated[list[Annotated[str, Field(min_length=1)]], BeforeValidator(_split)]
+# Bounded, because a backfill gives the list to each of its days.
+Symbols = Annotated[
+    list[Annotated[str, Field(min_length=1, max_length=64)]],
+    BeforeValidator(_split),
+    Field(min_length=1, max_length=1000),
+]
 
 
 class SourceParams(Params):
@@ -27,7 +32,7 @@ class SourceParams(Params):
     path: SourcePath | None = Field(
         None, description="where the connector reads; unset: its own default"
     )
-    symbols: Symbols | None = Field(None, min_length=1, description="A,B,C; unset: all")
+    symbols: Symbols | None = Field(None, description="A,B,C; unset: all")
     captured_at: Instant | None = Field(
         None, description="when the source delivered it, for history; unset: now"
     )
