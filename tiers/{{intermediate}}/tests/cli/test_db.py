@@ -329,6 +329,30 @@ def test_a_store_that_is_in_use_is_left_alone(at_hand: Spine) -> None:
     assert at_hand.count(executions) == 0
 
 
+def test_no_worker_begins_before_the_import_is_committed(at_hand: Spine, other: Other) -> None:
+    """A trigger of somebody makes the commit wait."""
+    other.execute(
+        b"CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS "
+        b"$$ BEGIN PERFORM pg_advisory_xact_lock(7); RETURN NULL; END $$"
+    )
+    other.execute(
+        b"CREATE CONSTRAINT TRIGGER wait AFTER INSERT ON executions DEFERRABLE INITIALLY DEFERRED"
+        b" FOR EACH ROW EXECUTE FUNCTION wait()"
+    )
+    with other.transaction():
+        other.execute("SELECT pg_advisory_xact_lock(7)")
+        importing = at_hand.start("db", "import", SOURCE)
+        waiting = b"SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        deadline = time.monotonic() + 20
+        while not other.execute(waiting).rowcount:
+            assert time.monotonic() < deadline
+        with database.store().run_lock(wait=False) as free:
+            assert not free
+    assert ended(importing).code == 0
+    with database.store().run_lock(wait=False) as free:
+        assert free
+
+
 def test_what_arrives_otherwise_is_refused(at_hand: Spine, other: Other) -> None:
     """A trigger of somebody changes an amount on its way."""
     other.execute(

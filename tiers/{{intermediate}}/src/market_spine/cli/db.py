@@ -71,15 +71,11 @@ def import_store(
 
     Rows of this store that have the place of others are named, and nothing is brought over.
     """
-    from market_spine import database, migrations, transfer
-    from market_spine.errors import ConflictError
+    from market_spine import transfer
 
-    with _postgres() as connection, progress_shown():
-        migrations.require_current(connection)
-        with database.store().run_lock(wait=False) as free:
-            if not free:
-                raise ConflictError("a worker carries out executions in this store: stop it first")
-            brought = transfer.bring_over(connection, source, replace=replace)
+    # The lock outlives the commit: whoever is the worker next finds what was brought.
+    with progress_shown(), _no_worker(), _postgres() as connection:
+        brought = transfer.bring_over(connection, source, replace=replace)
     rows = [table._asdict() for table in brought]
     if not as_json:
         for row in rows:
@@ -89,14 +85,25 @@ def import_store(
 
 
 @contextmanager
+def _no_worker() -> "Iterator[None]":
+    """Nobody carries out executions in the store meanwhile; its schema is up to date."""
+    from market_spine import database
+    from market_spine.errors import ConflictError
+
+    _require_postgres()
+    with database.store().run_lock(wait=False) as free:
+        if not free:
+            raise ConflictError("a worker carries out executions in this store: stop it first")
+        yield
+
+
+@contextmanager
 def _postgres() -> "Iterator[Connection]":
     """A transaction in the store in use, whatever its schema is."""
     from market_spine import database
-    from market_spine.errors import RequestError
     from market_spine.stores import postgresql
 
-    if database.store() is not postgresql:
-        raise RequestError(f"{database.url()} is no Postgres: it makes its tables itself")
+    _require_postgres()
     with database.explained():
         engine = postgresql.connect(database.url())
         try:
@@ -104,3 +111,12 @@ def _postgres() -> "Iterator[Connection]":
                 yield connection
         finally:
             engine.dispose()
+
+
+def _require_postgres() -> None:
+    from market_spine import database
+    from market_spine.errors import RequestError
+    from market_spine.stores import postgresql
+
+    if database.store() is not postgresql:
+        raise RequestError(f"{database.url()} is no Postgres: it makes its tables itself")
