@@ -7,7 +7,7 @@ is brought over, unless the store is to be emptied first.
 
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -163,14 +163,22 @@ def _opened(url: str) -> Iterator[sqlite3.Connection]:
         raise RequestError(f"{url}: there is no such SQLite store; write it as sqlite:///spine.db")
     read_only = f"{path.absolute().as_uri()}?mode=ro"
     try:
-        with FileLock(f"{path}.lock", blocking=False), closing(_connect(read_only)) as source:
+        with _locked(path), closing(_connect(read_only)) as source:
             source.execute("BEGIN")
             source.execute(f"SELECT 1 FROM {executions.name}")  # noqa: S608  (any store has some)
             yield source
-    except Timeout:
-        raise RequestError(f"{path}: another process runs executions in it: let it end") from None
     except sqlite3.Error as error:
         raise RequestError(f"{path}: is no store of this version: {error}") from error
+
+
+def _locked(path: Path) -> AbstractContextManager[object]:
+    try:
+        return FileLock(f"{path}.lock").acquire(blocking=False)
+    except Timeout:
+        raise RequestError(f"{path}: another process runs executions in it: let it end") from None
+    except OSError as error:
+        reason = f"cannot be locked: {error.strerror}; {path}.lock must be a file, to be written to"
+        raise RequestError(f"{path}: {reason}") from error
 
 
 def _connect(uri: str) -> sqlite3.Connection:

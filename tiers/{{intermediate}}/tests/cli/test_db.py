@@ -329,6 +329,12 @@ def test_a_store_that_is_in_use_is_left_alone(at_hand: Spine) -> None:
     assert at_hand.count(executions) == 0
 
 
+def test_a_store_that_cannot_be_locked_is_left_alone(at_hand: Spine) -> None:
+    (at_hand.folder / "basic.db.lock").mkdir()
+    at_hand("db", "import", SOURCE).fails(2, "basic.db", "cannot be locked", "directory")
+    assert at_hand.count(executions) == 0
+
+
 def test_no_worker_begins_before_the_import_is_committed(at_hand: Spine, other: Other) -> None:
     """A trigger of somebody makes the commit wait."""
     other.execute(
