@@ -101,13 +101,14 @@ def test_ci_brings_up_an_engine_only_for_a_tier_that_is_deployed(
 ) -> None:
     tools = tmp_path / "tools"
     tools.mkdir()
-    for name, said in {"engine_up": "the engine is up", "make": "make was told: $*"}.items():
+    for name, said in {"engine_up": "the engine is up", "make": "make was told: $* $CI"}.items():
         (tools / name).write_text(f'#!/bin/sh\necho "{said}"\n')
         (tools / name).chmod(0o755)
     if not deployed:
         for folder in desk.glob("tiers/*/deploy"):
             shutil.rmtree(folder)
     path = f"{tools}:/usr/bin:/bin"
-    said = run(".ci/run", cwd=desk, PATH=path, ENGINE_UP=str(tools / "engine_up")).stdout
+    engine_up = str(tools / "engine_up")
+    said = run(".ci/run", cwd=desk, PATH=path, ENGINE_UP=engine_up, CI="").stdout
     assert ("the engine is up" in said) is deployed
-    assert said.endswith("make was told: test\n")
+    assert said.endswith(f"make was told: test {'1' if deployed else ''}\n")
