@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 from pytest_copie.plugin import Copie
-from steps import QUESTIONS, files_of, render, run
+from steps import QUESTIONS, TIERS, files_of, render, run
 
 BAD = [
     ("tier", "platinum", "Invalid choice for 'tier': 'platinum' is not in ['basic'"),
@@ -42,6 +42,11 @@ def test_every_question_has_help_and_says_what_is_allowed() -> None:
         if name[0] != "_" and question.get("when") is not False:
             assert question["help"]
             assert "choices" in question or "validator" in question
+
+
+def test_the_help_has_a_line_for_each_tier() -> None:
+    lines = QUESTIONS["tier"]["help"].splitlines()
+    assert [line.split("`")[1] for line in lines if line.startswith("`")] == TIERS
 
 
 @pytest.mark.parametrize(("question", "answer", "reason"), BAD)
