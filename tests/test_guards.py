@@ -131,7 +131,10 @@ def test_a_broken_folder_is_caught(
         (append("template/env.example.jinja", "{{ '{{' }}\n"), "template syntax: {{"),
         (append("template/ledger.py.jinja", "# {{ '{% if' }}\n"), "template syntax: # {% if"),
         (append("template/ledger.py.jinja", "# A Jinja partial.\n"), "talk of the template"),
-        (append(f"{LAYER}/src/market_spine/progress.py", "# Of a layer.\n"), "talk of the template"),
+        (
+            append(f"{LAYER}/src/market_spine/progress.py", "# Of a layer.\n"),
+            "talk of the template",
+        ),
     ],
 )
 def test_a_scar_is_caught(broken: Path, tmp_path: Path, change: Break, complaint: str) -> None:
