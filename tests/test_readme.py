@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from steps import ROOT, blocks_of, free_port, lend, run
+from steps import ROOT, TIERS, blocks_of, free_port, lend, run
 
 
 def follow(readme: Path) -> str:
@@ -37,6 +37,13 @@ def test_this_readme_can_be_followed(checkout: Path, settled: Path, tmp_path: Pa
     (template / "out" / settled.name).mkdir(parents=True)
     lend(settled / ".venv", template / "out" / settled.name)
     follow(template / "README.md")
+
+
+def test_only_tiers_above_are_named_for_a_promotion(rendered: Path, tier: str) -> None:
+    text = "".join(block.text for block in blocks_of(rendered / "README.md"))
+    named, above = re.findall(r"make promote TIER=(\w+)", text), TIERS[TIERS.index(tier) + 1 :]
+    assert {*named} <= {*above}
+    assert bool(named) == bool(above)
 
 
 def test_a_command_that_fails_is_noticed(tmp_path: Path) -> None:
