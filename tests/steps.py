@@ -1,7 +1,7 @@
 """What the tests do, in one word each: run a command, render a repo, read its text.
 
-Every command runs as on a user's machine: without this test run's own environment and without a
-terminal; what it printed is shown when it fails.
+Every command runs as on a user's machine: without this test run's own environment and, unless the
+test says so, without a terminal; what it printed is shown when it fails.
 """
 
 import os
@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pexpect
 import pytest
 import yaml
 from copier import run_copy
@@ -72,6 +73,27 @@ def run(*command: str | Path, cwd: Path, exit_code: int = 0, **more: str) -> Ans
     told = f"$ {shlex.join(map(str, command))}\n(in {cwd}, exit code {done.returncode})\n{said}"
     assert done.returncode == exit_code, told
     return done
+
+
+def at_a_terminal(*command: str, cwd: Path) -> "pexpect.spawn[str]":
+    """Start a command where somebody can answer."""
+    return pexpect.spawn(
+        command[0],
+        [*command[1:]],
+        cwd=cwd,
+        env=environment(),
+        encoding="utf-8",
+        dimensions=(40, 160),
+        timeout=60,
+    )
+
+
+def finish(terminal: "pexpect.spawn[str]") -> str:
+    """What a command at a terminal says until it ends, well."""
+    said = terminal.read()
+    terminal.close()
+    assert terminal.exitstatus == 0, said
+    return said
 
 
 def working_tree(folder: Path) -> Path:

@@ -13,9 +13,8 @@ from itertools import combinations
 from pathlib import Path
 
 import owner
-import pexpect
 import pytest
-from steps import ROOT, TIERS, Answered, commit_all, environment, files_of, lend, run
+from steps import ROOT, TIERS, Answered, at_a_terminal, commit_all, files_of, finish, lend, run
 
 PAIRS = [*combinations(TIERS, 2)]
 ANSWERS = ".copier-answers.yml"
@@ -67,26 +66,6 @@ def make(repo: Path, *target: str, exit_code: int = 0, **more: str) -> Answered:
     done = run("make", *TOOLS, *target, cwd=repo, exit_code=exit_code, **{"YES": "1", **more})
     assert "Traceback" not in done.stderr
     return done
-
-
-def at_a_terminal(repo: Path) -> "pexpect.spawn[str]":
-    """Start a promotion where somebody can answer."""
-    return pexpect.spawn(
-        "make",
-        [*TOOLS, "promote", f"TIER={TOP}"],
-        cwd=repo,
-        env=environment(),
-        encoding="utf-8",
-        dimensions=(40, 160),
-        timeout=60,
-    )
-
-
-def finish(terminal: "pexpect.spawn[str]") -> None:
-    """Wait for its end, which is a good one."""
-    said = terminal.read()
-    terminal.close()
-    assert terminal.exitstatus == 0, said
 
 
 def committed(repo: Path) -> dict[str, bytes]:
@@ -261,7 +240,7 @@ def test_what_stands_in_the_way_is_named(repo: Path) -> None:
 
 def test_nothing_is_changed_without_a_yes(repo: Path) -> None:
     assert "nothing was changed: nobody is here to say yes; YES=1 says it" in refused(repo, YES="")
-    terminal = at_a_terminal(repo)
+    terminal = at_a_terminal("make", *TOOLS, "promote", f"TIER={TOP}", cwd=repo)
     for shown in ("These files arrive:", "These change, as follows:", "+class StoreUnavail"):
         terminal.expect_exact(shown)
     for shown in ("New dependencies:", "New settings:", "What to type then:", "Go ahead? [y/N]"):
@@ -280,7 +259,7 @@ def test_an_address_that_leads_nowhere_is_asked_for_and_recorded(
     commit_all(repo)
     assert "_src_path: .\n" in (repo / ANSWERS).read_text("utf-8")
     assert "give its address with TEMPLATE=" in refused(repo)
-    terminal = at_a_terminal(repo)
+    terminal = at_a_terminal("make", *TOOLS, "promote", f"TIER={TOP}", cwd=repo)
     terminal.expect_exact("Its address: ")
     terminal.sendline(str(published))
     terminal.expect_exact("Go ahead? [y/N]")

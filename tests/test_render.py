@@ -7,7 +7,7 @@ import pytest
 import yaml
 from guards import layers
 from pytest_copie.plugin import Copie
-from steps import QUESTIONS, TIERS, environment, files_of, lend, render, run
+from steps import QUESTIONS, TIERS, at_a_terminal, files_of, finish, lend, render, run
 
 VISIBLE = [
     name for name in QUESTIONS if name[0] != "_" and QUESTIONS[name].get("when") is not False
@@ -26,23 +26,7 @@ def without_source(repo: Path) -> dict[str, bytes]:
 
 def start_copy(template: Path, repo: Path, *options: str) -> "pexpect.spawn[str]":
     """Start a copy at a terminal."""
-    return pexpect.spawn(
-        "copier",
-        ["copy", *options, ".", str(repo)],
-        cwd=template,
-        env=environment(),
-        encoding="utf-8",
-        dimensions=(40, 160),
-        timeout=60,
-    )
-
-
-def finish(terminal: "pexpect.spawn[str]") -> str:
-    """What a command at a terminal says until it ends, well."""
-    said = terminal.read()
-    terminal.close()
-    assert terminal.exitstatus == 0, said
-    return said
+    return at_a_terminal("copier", "copy", *options, ".", str(repo), cwd=template)
 
 
 def test_the_tiers_that_are_offered_are_those_that_exist(template: Path) -> None:

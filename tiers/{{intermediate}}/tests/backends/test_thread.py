@@ -82,6 +82,14 @@ def now(execution: Execution) -> Execution:
         return ledger.get(connection, execution.id)
 
 
+def under_way() -> Execution:
+    """An execution that this process has begun, and that ends when the gates are opened."""
+    execution = dispatcher.submit("waits", {})
+    backends.chosen().serve()
+    assert gates.begun.acquire(timeout=20)
+    return execution
+
+
 def is_over(execution: Execution) -> bool:
     return now(execution).status in ledger.TERMINAL
 
@@ -306,9 +314,7 @@ def test_a_drain_begins_nothing_that_is_just_being_looked_for(
 
 
 def test_a_drain_cuts_off_what_takes_too_long(worker: Spine) -> None:
-    execution = dispatcher.submit("waits", {})
-    backends.chosen().serve()
-    assert gates.begun.acquire(timeout=20)
+    execution = under_way()
     backends.chosen().drain(0.1)
     assert now(execution).status == "failed"
     (letter,) = worker.letters()
@@ -404,9 +410,7 @@ def test_a_run_that_loses_the_store_each_time_fails(worker: Spine) -> None:
 
 
 def test_a_commit_whose_answer_is_lost_is_not_done_again(worker: Spine) -> None:
-    execution = dispatcher.submit("waits", {})
-    backends.chosen().serve()
-    assert gates.begun.acquire(timeout=20)
+    execution = under_way()
     lost = threading.Event()
 
     def commit_and_lose(connection: Connection) -> None:
@@ -435,9 +439,7 @@ def test_whoever_waits_for_the_role_lets_the_one_that_lost_it_come_first(
     worker: Spine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The process that does the work is slower to come back than the one that waits."""
-    execution = dispatcher.submit("waits", {})
-    backends.chosen().serve()
-    assert gates.begun.acquire(timeout=20)
+    execution = under_way()
     other = worker.start("run", "otc_normalize")
     until(lambda: somebody_waits_for_the_role(worker))
     monkeypatch.setattr(thread, "RETRY_SECONDS", 2.5)
@@ -455,9 +457,7 @@ def test_whoever_waits_for_the_role_lets_the_one_that_lost_it_come_first(
 def test_looking_leaves_alone_what_lost_the_store_and_comes_back(
     worker: Spine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    execution = dispatcher.submit("waits", {})
-    backends.chosen().serve()
-    assert gates.begun.acquire(timeout=20)
+    execution = under_way()
     monkeypatch.setattr(thread, "RETRY_SECONDS", 1.0)
     monkeypatch.setattr(thread, "PATIENCE_SECONDS", 4.0)
     with nobody_may_connect(worker):
