@@ -3,16 +3,14 @@
 from datetime import date
 from typing import Any
 
-from pydantic import Field
-
 from market_spine.context import Context
-from market_spine.pipelines import DateRange, Pipeline
+from market_spine.pipelines import DateRange, Pipeline, Symbol
 
 
 class ComputeParams(DateRange):
     """With params: all days that they name. Without: those whose trades changed."""
 
-    symbol: str | None = Field(None, min_length=1, max_length=64)
+    symbol: Symbol | None = None
 
 
 def run(context: Context, params: ComputeParams) -> dict[str, Any]:

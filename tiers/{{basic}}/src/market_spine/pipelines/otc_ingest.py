@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from market_spine.context import Context
-from market_spine.pipelines import DateRange, Instant, Params, Pipeline, SourcePath
+from market_spine.pipelines import DateRange, Instant, Params, Pipeline, SourcePath, Symbol
 
 if TYPE_CHECKING:
     from market_spine.services.otc.bronze import Capture
@@ -18,7 +18,7 @@ def _split(given: object) -> object:
 
 # Bounded, because a backfill gives the list to each of its days.
 Symbols = Annotated[
-    list[Annotated[str, Field(min_length=1, max_length=64)]],
+    list[Symbol],
     BeforeValidator(_split),
     Field(min_length=1, max_length=1000),
 ]

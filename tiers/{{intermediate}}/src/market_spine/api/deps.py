@@ -22,7 +22,7 @@ from market_spine.api import examples
 from market_spine.api.pages import Paging
 from market_spine.api.storable import storable
 from market_spine.ledger import Status
-from market_spine.pipelines import Day, Instant
+from market_spine.pipelines import LONGEST_SYMBOL, Day, Instant
 
 LONGEST = 366  # days, as for a backfill
 
@@ -65,7 +65,10 @@ class SymbolDays(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     symbol: Text = Field(
-        min_length=1, max_length=64, description="As the source has it.", examples=["ALDRF"]
+        min_length=1,
+        max_length=LONGEST_SYMBOL,
+        description="As the source has it.",
+        examples=["ALDRF"],
     )
     start: Day = Field(description="The first day.", examples=["2025-11-24"])
     end: Day = Field(
