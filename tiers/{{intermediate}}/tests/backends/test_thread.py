@@ -165,12 +165,15 @@ def test_what_nobody_rang_for_is_found_all_the_same(monkeypatch: pytest.MonkeyPa
     until(lambda: is_over(execution))
 
 
-def test_looking_begins_nothing_and_fails_the_dead(worker: Spine) -> None:
+def test_looking_begins_nothing_and_fails_the_dead(
+    worker: Spine, caplog: pytest.LogCaptureFixture
+) -> None:
     queued, dead = (dispatcher.submit("writes", {"n": n}) for n in range(2))
     with database.transaction() as connection:
         ledger.claim(connection, dead.id)
     found = {row["id"]: row["status"] for row in worker.executions()}
     assert found == {str(queued.id): "queued", str(dead.id): "failed"}
+    assert "waiting 0.3 s" in caplog.text, "whoever looks is told why it takes so long"
     (letter,) = worker.json("dead-letters", "list")
     assert letter["execution_id"] == str(dead.id)
     assert "died" in letter["reason"]

@@ -52,6 +52,7 @@ def resume() -> None:
     with database.snapshot() as connection:
         if not ledger.running(connection) or bell.is_role_held(connection):
             return
+    log.warning("waiting %g s for the process of what is running to come back", PATIENCE_SECONDS)
     time.sleep(PATIENCE_SECONDS)
     with database.store().run_lock(wait=False) as free:
         if free:
