@@ -203,7 +203,7 @@ def test_a_claim_that_the_store_refuses_is_tried_again_but_not_at_once(
     refused = threading.Event()
 
     def full(_connection: Connection, _cursor: object, statement: str, *_: object) -> None:
-        if statement.startswith("UPDATE executions") and not refused.is_set():
+        if "UPDATE executions" in statement and not refused.is_set():
             tries.append(statement)
             raise StoreError("the disk is full")
 
@@ -296,7 +296,7 @@ def test_a_drain_begins_nothing_that_is_just_being_looked_for(
     looks, looked = threading.Event(), threading.Event()
     look = ledger.next_in_turn
 
-    def slowly(connection: Connection, in_hand: dict[UUID, str]) -> Execution | None:
+    def slowly(connection: Connection, in_hand: dict[UUID, str]) -> tuple[UUID, str] | None:
         found = look(connection, in_hand)
         if found:
             looks.set()

@@ -194,14 +194,15 @@ class Worker:
     def _begin_what_is_queued(self, connection: Connection) -> None:
         while len(self._in_hand) < self._threads and not self._draining:
             with database.explained():
-                execution = ledger.next_in_turn(connection, self._in_hand)
-            if execution is None:
+                turn = ledger.next_in_turn(connection, self._in_hand)
+            if turn is None:
                 return
+            execution_id, lane = turn
             with self._changed:
                 if self._draining:
                     return
-                self._in_hand[execution.id] = execution.lane
-            self._start(self._run, execution.id)
+                self._in_hand[execution_id] = lane
+            self._start(self._run, execution_id)
 
     # --- a run ---------------------------------------------------------------------------------
 
