@@ -51,7 +51,7 @@ def name_of(spine: Spine) -> str:
 
 
 @contextmanager
-def within(seconds: float) -> Iterator[None]:
+def within(seconds: float | None) -> Iterator[None]:
     """Give each statement so much time."""
     token = deadline.query_seconds.set(seconds)
     try:
@@ -177,6 +177,19 @@ def test_a_query_takes_no_longer_than_it_may(spine: Spine, other: Other) -> None
             spine.count(otc_trades)
     with within(5):
         assert spine.count(otc_trades) == 0
+
+
+@pytest.mark.usefixtures("spine")
+def test_a_time_limit_holds_for_its_own_transactions_only() -> None:
+    def limit() -> object:
+        return connection.execute(text("SHOW statement_timeout")).scalar_one()
+
+    for ended in ("commit", "rollback"):
+        for seconds, shown in ((5, "5s"), (7, "7s"), (None, "0")):
+            with within(seconds), database.engine().connect() as connection:
+                assert limit() == shown, ended
+                getattr(connection, ended)()
+                assert limit() == shown, f"after a {ended}"
 
 
 def test_a_connection_that_is_lost_is_an_outage_and_no_defect(other: Other) -> None:

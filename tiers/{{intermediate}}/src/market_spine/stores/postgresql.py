@@ -65,6 +65,7 @@ KEPT_CONNECTIONS = 10  # further ones are closed after use; a thread has one at 
 COPY_ROWS = 2_500  # rows that are sent at a time; the server loads them while the next are made
 MANY_ROWS = 50_000  # in one transaction; what the planner thinks of the table is outdated then
 LOADED = "rows loaded"  # in this transaction, by table
+LIMIT = "seconds"  # for each statement of this connection, as they were last set
 SEPARATOR = "\x1f"  # of the values in a list
 RUN_LOCK = "run lock"
 
@@ -118,6 +119,7 @@ def connect(url: str) -> Engine:
     event.listen(engine, "connect", _configure)
     event.listen(engine, "begin", _begin)
     event.listen(engine, "commit", _take_stock)
+    event.listen(engine, "rollback", _forget_limit)
     event.listen(engine, "set_connection_execution_options", _read_only)
     return engine
 
@@ -146,9 +148,16 @@ def _configure(connection: psycopg.Connection, _record: object) -> None:
 
 def _begin(connection: Connection) -> None:
     connection.info.pop(LOADED, None)  # of a transaction that was rolled back
-    seconds, driver = query_seconds.get(), connection.connection.dbapi_connection
-    if seconds is not None and driver is not None and not driver.autocommit:
-        connection.exec_driver_sql(f"SET LOCAL statement_timeout = {round(seconds * 1000)}")
+    seconds = query_seconds.get()
+    if connection.info.get(LIMIT) != seconds:  # most often it is what the last request set
+        limit = "DEFAULT" if seconds is None else round(seconds * 1000)
+        connection.exec_driver_sql(f"SET statement_timeout = {limit}")
+        connection.info[LIMIT] = seconds
+
+
+def _forget_limit(connection: Connection) -> None:
+    if not connection.invalidated:
+        connection.info[LIMIT] = ...  # what a rollback goes back to is not known
 
 
 def _take_stock(connection: Connection) -> None:
