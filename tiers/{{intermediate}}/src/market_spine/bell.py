@@ -1,7 +1,8 @@
 """The worker's bell: rung by whoever submits, in any process, heard by the one that has the role.
 
 The role is the store's run lock, held by a session of its own: whoever has it is the only process
-that carries out executions, and loses it with the session.
+that carries out executions, and loses it with the session. Others hold the run lock for other ends,
+such as an import; a second lock of the session tells the worker apart.
 """
 
 import select as system
@@ -19,15 +20,15 @@ from market_spine.stores.postgresql import RUN_LOCK, lock_key
 
 CHANNEL = "market_spine"
 
-# Whether a lock is held that Postgres lists as two halves.
-IS_HELD = text(
+ROLE = "worker"  # the second lock
+
+# The locks that are held, each of which Postgres lists as two halves.
+HELD = text(
     """
-SELECT EXISTS (
-    SELECT FROM pg_locks
-    WHERE locktype = 'advisory' AND granted AND objsubid = 1
-      AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-      AND ((CAST(classid AS bigint) << 32) | CAST(objid AS bigint)) = :key
-)
+SELECT (CAST(classid AS bigint) << 32) | CAST(objid AS bigint)
+FROM pg_locks
+WHERE locktype = 'advisory' AND granted AND objsubid = 1
+  AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
 """
 )
 
@@ -44,8 +45,7 @@ def ring() -> None:
 
 def is_role_held(connection: Connection) -> bool:
     """Whether some process has the role."""
-    key = connection.execute(select(lock_key(RUN_LOCK))).scalar_one()
-    return bool(connection.execute(IS_HELD, {"key": key}).scalar_one())
+    return connection.execute(select(lock_key(ROLE).in_(HELD))).scalar_one()
 
 
 class Session:
@@ -68,15 +68,13 @@ class Session:
             self.connection.close()
 
     def take_role(self) -> bool:
-        """Try to get the role; False if another process has it."""
+        """Try to get the role; False if another process has it, or the run lock alone."""
         with database.explained():
             lock = select(func.pg_try_advisory_lock(lock_key(RUN_LOCK)))
-            return bool(self.connection.execute(lock).scalar_one())
-
-    def is_role_held(self) -> bool:
-        """Whether some process has the role."""
-        with database.explained():
-            return is_role_held(self.connection)
+            if not self.connection.execute(lock).scalar_one():
+                return False
+            self.connection.execute(select(func.pg_advisory_lock_shared(lock_key(ROLE))))
+            return True
 
     def wait(self, other: socket, seconds: float) -> None:
         """Wait for the bell, or until there is something to read from the other socket."""

@@ -183,6 +183,17 @@ def test_handlers_only_enqueue(tmp_path: Path) -> None:
     postgres.drop_database(url)
 
 
+def test_another_that_holds_the_run_lock_is_no_worker(tmp_path: Path) -> None:
+    """An import, say; the worker of this API waits for it."""
+    url = postgres.new_database()
+    with postgres.connect(url) as importing:
+        importing.execute("SELECT pg_advisory_lock(hashtextextended('market_spine run lock', 0))")
+        with serving(tmp_path, url) as api:
+            answer = api.http.get("/readyz")
+            assert (answer.status_code, "no worker" in answer.text) == (503, True)
+    postgres.drop_database(url)
+
+
 def test_the_api_knows_nothing_of_what_does_the_work() -> None:
     """Neither the runner is loaded, nor a service beyond the queries."""
     script = """

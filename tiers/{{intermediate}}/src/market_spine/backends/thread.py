@@ -177,9 +177,9 @@ class Worker:
         alive = self._alive()
         with database.explained():
             others = [one for one in ledger.running(session.connection) if one.id not in alive]
-        if not others or session.is_role_held():
-            self._free_since = None
-            return True
+            if not others or bell.is_role_held(session.connection):
+                self._free_since = None
+                return True
         now = time.monotonic()
         self._free_since = self._free_since or now
         return now - self._free_since >= PATIENCE_SECONDS
