@@ -15,7 +15,7 @@ from market_spine import database, ledger
 from market_spine.errors import SpineError, StoreUnavailableError
 from market_spine.ledger import Execution
 
-RETRY_SECONDS = 1.0
+RETRY_SECONDS = 1.0  # between two attempts to reach a store that is gone
 
 log = logging.getLogger(__name__)
 

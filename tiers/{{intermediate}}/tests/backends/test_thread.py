@@ -50,10 +50,8 @@ def worker(spine: Spine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Spine]:
     global gates
     gates = Gates()
     monkeypatch.setenv("SPINE_BACKEND", "thread")
-    monkeypatch.setattr(thread, "RETRY_SECONDS", 0.1)
     monkeypatch.setattr(thread, "PATIENCE_SECONDS", 0.3)
     monkeypatch.setattr(interruptions, "RETRY_SECONDS", 0.1)
-    monkeypatch.setattr(_carry, "RETRY_SECONDS", 0.1)
     spine.restart()
     spine.pipeline("writes", *WRITE, "return {}")
     spine.pipeline(
@@ -198,7 +196,7 @@ def test_a_bell_is_heard_that_rings_while_something_is_asked() -> None:
 def test_a_claim_that_the_store_refuses_is_tried_again_but_not_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(thread, "RETRY_SECONDS", 0.5)
+    monkeypatch.setattr(interruptions, "RETRY_SECONDS", 0.5)
     tries = []
     refused = threading.Event()
 
@@ -445,7 +443,7 @@ def test_whoever_waits_for_the_role_lets_the_one_that_lost_it_come_first(
     execution = under_way()
     other = worker.start("run", "otc_normalize")
     until(lambda: somebody_waits_for_the_role(worker))
-    monkeypatch.setattr(thread, "RETRY_SECONDS", 2.5)
+    monkeypatch.setattr(interruptions, "RETRY_SECONDS", 2.5)
     with nobody_may_connect(worker):
         until(lambda: thread._worker and not thread._worker.has_role)
     until(lambda: thread._worker and thread._worker.has_role)
@@ -461,7 +459,7 @@ def test_looking_leaves_alone_what_lost_the_store_and_comes_back(
     worker: Spine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     execution = under_way()
-    monkeypatch.setattr(thread, "RETRY_SECONDS", 1.0)
+    monkeypatch.setattr(interruptions, "RETRY_SECONDS", 1.0)
     monkeypatch.setattr(thread, "PATIENCE_SECONDS", 4.0)
     with nobody_may_connect(worker):
         until(lambda: thread._worker and not thread._worker.has_role)

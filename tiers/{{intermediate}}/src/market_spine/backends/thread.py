@@ -28,11 +28,10 @@ SCHEMES = ("postgresql",)  # the others have no bell
 DEFERS = True
 
 POLL_SECONDS = 5.0  # what was submitted without being heard of waits for so long at the most
-RETRY_SECONDS = 1.0  # between two attempts to reach a store that is gone
 CUT_OFF_SECONDS = 5.0  # for a run that is cut off to come to its next checkpoint
 # A free role whose work still runs is left for so long to the process that may have lost it only
 # with its connection: it asks for it again as soon as it can connect.
-PATIENCE_SECONDS = CONNECT_SECONDS + 2 * RETRY_SECONDS
+PATIENCE_SECONDS = CONNECT_SECONDS + 2 * interruptions.RETRY_SECONDS
 
 log = logging.getLogger(__name__)
 _worker: "Worker | None" = None
@@ -90,15 +89,15 @@ class Worker:
         self._draining = False
         self._some_were_lost = False  # a run could not write how it ended
         self._free_since: float | None = None  # when the role was free, and its work still running
-        self._ears, self._bell = socketpair()
-        self._ears.setblocking(False)
-        self._bell.setblocking(False)
+        self._wakes, self._waker = socketpair()  # what `wake` sends, the chief waits for
+        self._wakes.setblocking(False)
+        self._waker.setblocking(False)
         self._chief = self._start(self._serve)
 
     def wake(self) -> None:
         """Look at once for what is queued."""
         with suppress(OSError):  # it is full of wakes already, or nobody listens any more
-            self._bell.send(b"!")
+            self._waker.send(b"!")
 
     def drain(self, seconds: float | None) -> None:
         """See the function of this name."""
@@ -116,8 +115,8 @@ class Worker:
             self._idle_within(CUT_OFF_SECONDS)
         self._chief.join(CUT_OFF_SECONDS)
         if not self._chief.is_alive():
-            self._bell.close()
-            self._ears.close()
+            self._waker.close()
+            self._wakes.close()
 
     def _idle_within(self, seconds: float | None) -> bool:
         with self._changed:
@@ -147,11 +146,11 @@ class Worker:
                 if not waits:
                     log.warning("the worker waits for the store: %s", error)
                 waits = True
-                time.sleep(RETRY_SECONDS)
+                time.sleep(interruptions.RETRY_SECONDS)
                 self._start_the_server_again()
             except Exception:
                 log.exception("the worker begins again")
-                time.sleep(RETRY_SECONDS)
+                time.sleep(interruptions.RETRY_SECONDS)
 
     def _start_the_server_again(self) -> None:
         if settings().database_url is None:  # it is this repo's own, and may have been killed
@@ -168,9 +167,10 @@ class Worker:
                 fail_the_dead(self._alive())  # which are listed before the ledger is looked at
             if self.has_role:
                 self._begin_what_is_queued(session.connection)
-            session.wait(self._ears, POLL_SECONDS if self._free_since is None else RETRY_SECONDS)
+            soon = self._free_since is not None
+            session.wait(self._wakes, interruptions.RETRY_SECONDS if soon else POLL_SECONDS)
             with suppress(BlockingIOError):
-                self._ears.recv(4096)
+                self._wakes.recv(4096)
 
     def _may_ask(self, session: bell.Session) -> bool:
         """Whether nobody else comes first who still carries out what is running."""
@@ -215,7 +215,8 @@ class Worker:
         except Exception as error:
             log.warning("execution %s was lost: %s", execution_id, error)
             was_lost = True
-            time.sleep(RETRY_SECONDS)  # it may still be queued, and would be begun again at once
+            # It may still be queued, and would be begun again at once.
+            time.sleep(interruptions.RETRY_SECONDS)
         finally:
             interruptions.forget(execution_id)
             with self._changed:

@@ -10,14 +10,13 @@ import time
 from collections.abc import Callable
 from functools import wraps
 
-from market_spine import backends, dispatcher, ledger
+from market_spine import backends, dispatcher, interruptions, ledger
 from market_spine.errors import StoreUnavailableError
 from market_spine.ledger import Execution
 from market_spine.settings import settings
 
 PATIENCE_SECONDS = 60  # for a store that is gone while something is followed
 APART_SECONDS = 20  # between two failures, which are two outages then
-RETRY_SECONDS = 1.0
 
 log = logging.getLogger(__name__)
 
@@ -60,4 +59,4 @@ def _patiently(follow: Follow, execution: Execution) -> Execution:
             failed = now
             if now - began > PATIENCE_SECONDS:
                 raise
-            time.sleep(RETRY_SECONDS)
+            time.sleep(interruptions.RETRY_SECONDS)
