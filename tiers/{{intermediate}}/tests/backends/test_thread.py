@@ -1,9 +1,11 @@
 """The worker: one process of a database, its threads, its drain, and the store that it may lose."""
 
+import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from socket import socketpair
@@ -328,20 +330,119 @@ def test_a_drain_cuts_off_what_takes_too_long(worker: Spine) -> None:
     assert len(worker.rows(otc_stale_days)) == 1
 
 
+@contextmanager
+def meanwhile(work: Callable[[], None]) -> Iterator[None]:
+    """Do something else in a thread, and see that it was done."""
+    with ThreadPoolExecutor(1) as pool:
+        working = pool.submit(work)
+        yield
+        working.result(20)
+
+
+def terminate() -> None:
+    """As the machine does, to whatever process carries out the work: here, this one."""
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def until_it_drains() -> None:
+    until(lambda: thread._worker and thread._worker._draining)
+
+
 def test_what_a_command_has_begun_for_others_is_done_before_it_ends(worker: Spine) -> None:
     of_others = dispatcher.submit("waits", {})
-    command = threading.Thread(target=worker.ok, args=["run", "writes", "-p", "n=1"])
-    command.start()
-    assert gates.begun.acquire(timeout=20)
-    until(lambda: [is_over(one) for one in found_of("writes")] == [True])
-    until(lambda: thread._worker and thread._worker._draining)
-    later = dispatcher.submit("writes", {"n": 2})
-    command.join(0.5)
-    assert command.is_alive()
-    gates.open.set()
-    command.join(20)
-    assert (now(of_others).status, now(later).status) == ("succeeded", "queued")
+
+    def go_on() -> None:
+        assert gates.begun.acquire(timeout=20)
+        until_it_drains()
+        assert [is_over(one) for one in found_of("writes")] == [True]
+        dispatcher.submit("writes", {"n": 2})
+        gates.open.set()
+
+    with meanwhile(go_on):
+        worker.run("writes", n=1)
+    later, _ = found_of("writes")
+    assert (now(of_others).status, later.status) == ("succeeded", "queued")
     assert worker.letters() == []
+
+
+def test_a_command_that_is_terminated_finishes_what_runs_and_leaves_the_rest(
+    worker: Spine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPINE_WORKER_THREADS", "1")
+    worker.restart()
+    of_others = dispatcher.submit("waits", {})
+
+    def end() -> None:
+        assert gates.begun.acquire(timeout=20)
+        terminate()
+        until_it_drains()
+        terminate()
+        gates.open.set()
+
+    with meanwhile(end):
+        stopped = worker.submit("writes", n=1)
+    (left,) = found_of("writes")
+    assert (now(of_others).status, left.status) == ("succeeded", "queued")
+    assert (stopped.code, stopped.out) == (143, "")
+    assert f"writes is queued ({left.id})" in stopped.err
+    assert f"see: spine executions show {left.id}" in stopped.err
+    assert worker.letters() == []
+    backends.chosen().serve()
+    until(lambda: is_over(left))
+    assert now(left).status == "succeeded"
+    worker.check_ledger()
+
+
+def test_a_command_that_is_terminated_cuts_off_what_takes_too_long(
+    worker: Spine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPINE_DRAIN_SECONDS", "0.1")
+    worker.restart()
+
+    def end() -> None:
+        assert gates.begun.acquire(timeout=20)
+        terminate()
+
+    with meanwhile(end):
+        stopped = worker.submit("waits")
+    assert (stopped.code, stopped.json["status"]) == (1, "failed")
+    (letter,) = worker.letters()
+    assert letter["execution_id"] == stopped.json["id"]
+    assert "SPINE_DRAIN_SECONDS" in letter["reason"]
+
+
+def test_a_command_that_is_terminated_has_no_more_time_for_others(
+    worker: Spine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPINE_DRAIN_SECONDS", "0.1")
+    worker.restart()
+    of_others = dispatcher.submit("waits", {})
+
+    def end() -> None:
+        until_it_drains()
+        terminate()
+
+    with meanwhile(end):
+        worker.run("writes", n=1)
+    (letter,) = worker.letters()
+    assert letter["execution_id"] == str(of_others.id)
+
+
+def test_a_backfill_whose_command_is_terminated_is_finished_by_the_next(worker: Spine) -> None:
+    given = [text for param in LARGE for text in ("-p", param)]
+    process = worker.start("run", "otc_backfill_range", *given)
+    until(is_under_way)
+    process.terminate()
+    stopped = ended(process)
+    (parent,) = found_of("otc_backfill_range")
+    assert (stopped.code, parent.status) == (143, "waiting")
+    assert f"otc_backfill_range is waiting ({parent.id})" in stopped.err
+    assert {day.status for day in found_of("otc_backfill_day")} == {"succeeded", "queued"}
+    backends.chosen().serve()
+    until(lambda: is_over(parent), 60)
+    assert now(parent).status == "succeeded"
+    assert worker.letters() == []
+    worker.check_ledger()
 
 
 def test_an_interrupt_cancels_what_is_followed(worker: Spine) -> None:

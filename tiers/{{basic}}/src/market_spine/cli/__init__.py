@@ -1,7 +1,8 @@
 """The command line: one module a command or a group of them, found by scanning this folder.
 
 Exit codes: 0 done; 1 the work failed; 2 what was asked for is wrong; 3 the store cannot be used;
-130 interrupted. Modules import what they need inside their commands, so that the help is quick.
+130 interrupted; 143 terminated. Modules import what they need inside their commands, so that the
+help is quick.
 """
 
 import logging
