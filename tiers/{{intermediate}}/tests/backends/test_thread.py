@@ -26,7 +26,7 @@ from tests.support import Spine, ended, spine_in
 from tests.test_demo import DAYS, RANGE, expected, with_sample
 from tests.test_runner import WRITE
 
-LARGE = ["connector=synthetic", "path=7/3000", "start_date=2025-06-02", "end_date=2025-11-21"]
+LARGE = ["connector=synthetic", "path=7/3000", "start_date=2025-06-02", "end_date=2025-06-30"]
 
 
 class Gates:
