@@ -25,17 +25,18 @@ from tests.tape import trade
         ("otc_ingest", {"start_date": "2025-02-30"}, ["start_date"]),
         ("otc_ingest", {"captured_at": "2025-11-24T15:00:00"}, ["captured_at"]),
         ("otc_ingest", {"captured_at": "NaN"}, ["captured_at"]),
+        ("otc_ingest", {"captured_at": "9000-01-01T00:00:00Z"}, ["captured_at: ", "future"]),
         ("otc_ingest", {"symbols": ""}, ["symbols"]),
-        ("otc_ingest", {"start_date": "2025-11-25", "end_date": "2025-11-24"}, ["2025-11-25"]),
+        ("otc_ingest", {"start_date": "2025-11-25", "end_date": "2025-11-24"}, ["end_date: "]),
         (
             "otc_backfill_range",
             {"start_date": "2025-11-25", "end_date": "2025-11-24"},
-            ["2025-11-25", "2025-11-24"],
+            ["end_date: ", "2025-11-25", "2025-11-24"],
         ),
         (
             "otc_backfill_range",
             {"start_date": "2020-01-01", "end_date": "2025-11-24"},
-            ["longer than 366 days"],
+            ["end_date: ", "longer than 366 days"],
         ),
         (
             "otc_compute_daily_metrics",

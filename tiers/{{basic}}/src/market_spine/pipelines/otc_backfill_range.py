@@ -1,14 +1,13 @@
 """A range of trading days, one child for each."""
 
-from typing import Any, Self
+from datetime import date
+from typing import Any
 
-from pydantic import model_validator
+from pydantic import ValidationInfo, field_validator
 
 from market_spine.context import Context
-from market_spine.pipelines import DateRange, Day, Pipeline
+from market_spine.pipelines import LONGEST_RANGE, DateRange, Day, Pipeline
 from market_spine.pipelines.otc_ingest import SourceParams
-
-LONGEST = 366  # days; a longer range is asked for in parts
 
 
 class BackfillRangeParams(SourceParams, DateRange):
@@ -17,11 +16,12 @@ class BackfillRangeParams(SourceParams, DateRange):
     start_date: Day
     end_date: Day
 
-    @model_validator(mode="after")
-    def _not_too_long(self) -> Self:
-        if (self.end_date - self.start_date).days >= LONGEST:
-            raise ValueError(f"the range is longer than {LONGEST} days")
-        return self
+    @field_validator("end_date")
+    @classmethod
+    def _not_too_long(cls, end: date, info: ValidationInfo) -> date:
+        if (end - info.data.get("start_date", end)).days >= LONGEST_RANGE:
+            raise ValueError(f"the range is longer than {LONGEST_RANGE} days")
+        return end
 
 
 def run(context: Context, params: BackfillRangeParams) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, field_validator
 
 from market_spine.context import Context
 from market_spine.pipelines import DateRange, Instant, Params, Pipeline, SourcePath, Symbol
@@ -37,6 +37,13 @@ class SourceParams(Params):
         None, description="when the source delivered it, for history; unset: now"
     )
 
+    @field_validator("captured_at")
+    @classmethod
+    def _has_been(cls, instant: datetime | None) -> datetime | None:
+        if instant is not None and instant > datetime.now(UTC):
+            raise ValueError(f"{instant.isoformat()} lies in the future")
+        return instant
+
 
 class IngestParams(SourceParams, DateRange):
     """The dates are those of reporting."""
@@ -57,14 +64,10 @@ def capture(
         NotFoundError: there is no such connector or source.
         SourceError: the source cannot be read.
     """
-    from market_spine.errors import RequestError
     from market_spine.services.otc import bronze, connector
     from market_spine.services.otc.mapping import load_mapping
     from market_spine.settings import settings
 
-    now = datetime.now(UTC)
-    if params.captured_at is not None and params.captured_at > now:
-        raise RequestError(f"captured_at {params.captured_at.isoformat()} lies in the future")
     mapping = load_mapping(settings().spine_mappings, params.source)
     request = connector.FetchRequest(
         mapping=mapping,
@@ -77,7 +80,7 @@ def capture(
         context.connection,
         context.execution.id,
         params.source,
-        params.captured_at or now,
+        params.captured_at or datetime.now(UTC),
         connector.find(params.connector).fetch(request),
         mapping,
         context.checkpoint,

@@ -22,9 +22,7 @@ from market_spine.api import examples
 from market_spine.api.pages import Paging
 from market_spine.api.storable import storable
 from market_spine.ledger import Status
-from market_spine.pipelines import LONGEST_SYMBOL, Day, Instant
-
-LONGEST = 366  # days, as for a backfill
+from market_spine.pipelines import LONGEST_RANGE, LONGEST_SYMBOL, Day, Instant
 
 Text = Annotated[
     str, AfterValidator(storable), Field(json_schema_extra={"pattern": r"^[^\u0000]*$"})
@@ -72,7 +70,7 @@ class SymbolDays(BaseModel):
     )
     start: Day = Field(description="The first day.", examples=["2025-11-24"])
     end: Day = Field(
-        description=f"The last day, which is included: {LONGEST} days at the most.",
+        description=f"The last day, which is included: {LONGEST_RANGE} days at the most.",
         examples=["2025-12-05"],
     )
 
@@ -82,8 +80,8 @@ class SymbolDays(BaseModel):
         start = info.data.get("start", end)
         if start > end:
             raise ValueError(f"{end} is before start, {start}")
-        if (end - start).days >= LONGEST:
-            raise ValueError(f"the range is longer than {LONGEST} days: ask for it in parts")
+        if (end - start).days >= LONGEST_RANGE:
+            raise ValueError(f"the range is longer than {LONGEST_RANGE} days: ask for it in parts")
         return end
 
 
