@@ -158,9 +158,11 @@ def copy_rows(
         connection.execute(select(func.quote(literal(value, table.c[name].type)))).scalar_one()
         for name, value in constants.items()
     ]
-    columns = ", ".join([*names, *constants])
+    preparer = connection.dialect.identifier_preparer
+    into = preparer.format_table(table)
+    columns = ", ".join(map(preparer.quote, [*names, *constants]))
     one = f"({', '.join([*('?' * len(names)), *literals])})"
-    insert_one = f"INSERT INTO {table.name} ({columns}) VALUES {one}"  # noqa: S608  (quoted)
+    insert_one = f"INSERT INTO {into} ({columns}) VALUES {one}"  # noqa: S608  (quoted)
     insert_many = insert_one + f", {one}" * (COPY_ROWS - 1)
     waiting = iter(rows)
     while len(batch := list(islice(waiting, COPY_ROWS))) == COPY_ROWS:

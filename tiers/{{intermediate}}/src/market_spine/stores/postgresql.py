@@ -205,17 +205,30 @@ def copy_rows(
     """See `database.Store`."""
     columns = [table.c[name] for name in names]
     shared = {table.c[name]: value for name, value in constants.items()}
-    statement = f"COPY {table.name} ({', '.join([*names, *constants])}) FROM STDIN (FORMAT BINARY)"
-    driver: Any = connection.connection.dbapi_connection
+    preparer = connection.dialect.identifier_preparer
+    name = preparer.format_table(table)
+    into = f"{name} ({', '.join(map(preparer.quote, [*names, *constants]))})"
     loaded: Counter[str] = connection.info.setdefault(LOADED, Counter())
     waiting = iter(rows)
+    with copying(connection, f"COPY {into} FROM STDIN (FORMAT BINARY)") as copy:
+        copy.write(copy_format.HEADER)
+        while batch := list(islice(waiting, COPY_ROWS)):
+            copy.write(copy_format.batch(columns, batch, shared))
+            loaded[name] += len(batch)
+        copy.write(copy_format.END)
+
+
+@contextmanager
+def copying(connection: Connection, statement: str) -> Iterator[psycopg.Copy]:
+    """A COPY of rows into the store, in the transaction.
+
+    Raises:
+        DBAPIError: as of any other statement.
+    """
+    driver: Any = connection.connection.dbapi_connection
     try:
         with driver.cursor() as cursor, cursor.copy(statement) as copy:
-            copy.write(copy_format.HEADER)
-            while batch := list(islice(waiting, COPY_ROWS)):
-                copy.write(copy_format.batch(columns, batch, shared))
-                loaded[table.name] += len(batch)
-            copy.write(copy_format.END)
+            yield copy
     except psycopg.Error as error:
         raise DBAPIError.instance(
             statement, None, error, psycopg.Error, hide_parameters=True, dialect=connection.dialect
