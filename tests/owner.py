@@ -82,7 +82,9 @@ CHANGES: dict[str, list[Change]] = {
             '    Column("trade_date", Date, primary_key=True),\n)',
             *("", "own_notes = Table(", '    "own_notes",', "    metadata,"),
             '    Column("symbol", Word, primary_key=True),',
-            *('    Column("note", Text, nullable=False),', ")"),
+            '    Column("note", Text, nullable=False),',
+            *('    Column("user", Word),', '    Column("end", DateTime),'),
+            *('    Column("worth", Numeric(12, 2)),', ")"),
         ),
     ],
     "src/market_spine/services/otc/metrics.py": [

@@ -362,6 +362,18 @@ with database.snapshot() as connection:
             values = {name: str(value) for name, value in row._asdict().items()}
             print(json.dumps([table.name, values]))
 """
+# A row of the owner's own table, in types that the template's tables do not have.
+NOTE = """
+from datetime import datetime
+from decimal import Decimal
+from sqlalchemy import insert
+from market_spine import database
+from market_spine.schema import own_notes
+
+note = {"symbol": "OWN", "note": "ours", "user": "me", "end": datetime(2025, 11, 24, 12, 0, 0, 1)}
+with database.transaction() as connection:
+    connection.execute(insert(own_notes), {**note, "worth": Decimal("1234567890.50")})
+"""
 QUESTIONS = (
     ("metrics", "daily", "ALDRF", "--start", "2025-11-24", "--end", "2025-12-05", "--json"),
     ("metrics", "daily", "OWN", "--start", "2025-11-25", "--end", "2025-11-25", "--json"),
@@ -398,8 +410,9 @@ def test_a_living_repo_goes_up_with_its_data_and_passes_every_test(
     for kind, ends in (("execution", 1), ("record", 0)):
         listed = spine(repo, "dead-letters", "list", "--kind", kind, "--limit", "1", "--json")
         spine(repo, "dead-letters", "retry", json.loads(listed)[0]["id"], exit_code=ends)
+    run(repo / ".venv/bin/python", "-c", NOTE, cwd=repo)
     before, answers = rows(repo), [spine(repo, *question) for question in QUESTIONS]
-    assert {"executions", "execution_events", "dead_letters", "otc_trades"} <= {
+    assert {"executions", "execution_events", "dead_letters", "otc_trades", "own_notes"} <= {
         t for t, _ in before
     }
 

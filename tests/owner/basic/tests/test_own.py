@@ -1,15 +1,25 @@
 """The desk's own: each thing that it added works."""
 
 import subprocess
+from datetime import datetime
+from decimal import Decimal
 
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import insert, select
 
 from market_spine import database
 from market_spine.errors import HouseError
 from market_spine.schema import own_notes
 from market_spine.settings import settings
 from tests.support import REPO, Spine
+
+NOTE = {
+    "symbol": "OWN",
+    "note": "ours",
+    "user": "me",
+    "end": datetime(2025, 11, 24, 12, 0, 0, 1),
+    "worth": Decimal("1234567890.50"),
+}
 
 
 def test_own_records_go_through_and_the_house_is_no_venue(spine: Spine) -> None:
@@ -28,8 +38,8 @@ def test_own_command(spine: Spine) -> None:
 def test_own_table(spine: Spine) -> None:
     spine.ok("executions")
     with database.transaction() as connection:
-        connection.execute(insert(own_notes), {"symbol": "OWN", "note": "ours"})
-    assert spine.rows(own_notes) == [{"symbol": "OWN", "note": "ours"}]
+        connection.execute(insert(own_notes), NOTE)
+        assert dict(connection.execute(select(own_notes)).mappings().one()) == NOTE
 
 
 def test_own_setting(spine: Spine, monkeypatch: pytest.MonkeyPatch) -> None:

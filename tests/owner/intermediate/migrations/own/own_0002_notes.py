@@ -15,5 +15,8 @@ def upgrade() -> None:
         "own_notes",
         sa.Column("symbol", sa.String(collation="C"), nullable=False),
         sa.Column("note", sa.Text(), nullable=False),
+        sa.Column("user", sa.String(collation="C")),
+        sa.Column("end", sa.DateTime()),
+        sa.Column("worth", sa.Numeric(12, 2)),
         sa.PrimaryKeyConstraint("symbol", name="pk_own_notes"),
     )
