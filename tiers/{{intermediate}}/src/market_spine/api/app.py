@@ -14,12 +14,17 @@ from fastapi import FastAPI
 
 from market_spine import backends
 from market_spine.api import docs, problems, routes
+from market_spine.api.hosts import KnownHosts
 from market_spine.api.limits import RequestLimits
 from market_spine.settings import settings
 
 
-def create_app() -> FastAPI:
-    """The app of this process."""
+def create_app(host: str = "") -> FastAPI:
+    """The app of this process.
+
+    Args:
+        host: where it listens, which is one of its names then.
+    """
     app = docs.DocumentedApp(
         title="Market Spine",
         version="1",
@@ -37,6 +42,7 @@ def create_app() -> FastAPI:
         query_seconds=settings().spine_query_seconds,
         sources=settings().spine_api_sources,
     )
+    app.add_middleware(KnownHosts, hosts=[*settings().spine_api_hosts.split(","), host])
     problems.install(app)
     for module in iter_modules(routes.__path__):
         app.include_router(import_module(f"{routes.__name__}.{module.name}").router)

@@ -101,6 +101,11 @@ def too_large(request: Request, detail: str) -> Response:
     return _answer(request, 413, detail, _faults([{"loc": ("body",), "msg": detail}]))
 
 
+def misdirected(request: Request, detail: str) -> Response:
+    """The answer to what was sent to a host that this is not."""
+    return _answer(request, 421, detail)
+
+
 def install(app: FastAPI) -> None:
     """Have every error of an app answered with a problem."""
     app.add_exception_handler(RequestValidationError, _invalid)

@@ -29,7 +29,7 @@ def serve(host: str, port: int) -> None:
         RequestError: nothing can listen there, or the backend cannot serve an API.
         StoreError: the store cannot be used.
     """
-    app = create_app()
+    app = create_app(f"[{host}]" if ":" in host else host)
     if not backends.defers():
         raise RequestError(
             "the backend in use would keep every request waiting for its work, and the API only "
