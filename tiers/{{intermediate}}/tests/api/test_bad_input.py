@@ -141,8 +141,8 @@ BODIES: dict[str, tuple[object, list[str | None]]] = {
     "SQL for a param": (ingest(SQL, SQL), [f"params.{SQL}"]),
     "SQL for a date": (dates(SQL, SQL), ["params.start_date", "params.end_date"]),
     "no dates": (RANGE, ["params.start_date", "params.end_date"]),
-    "dates reversed": (dates("2025-12-05", "2025-11-24"), ["params"]),
-    "ten years": (dates("2015-01-01", "2025-01-01"), ["params"]),
+    "dates reversed": (dates("2025-12-05", "2025-11-24"), ["params.end_date"]),
+    "ten years": (dates("2015-01-01", "2025-01-01"), ["params.end_date"]),
     "before all time": (dates("0001-01-01", "2025-01-01"), ["params.start_date"]),
     "after all time": (dates("2025-01-01", "9999-12-31"), ["params.end_date"]),
     "a day that is none": (dates("2025-02-30", "2025-03-01"), ["params.start_date"]),
@@ -150,6 +150,10 @@ BODIES: dict[str, tuple[object, list[str | None]]] = {
     "dates that are numbers": (dates(0, 1.5), ["params.start_date", "params.end_date"]),
     "an instant before all time": (
         ingest("captured_at", "0001-01-01T00:00:00+14:00"),
+        ["params.captured_at"],
+    ),
+    "an instant to come": (
+        ingest("captured_at", "9000-01-01T00:00:00Z"),
         ["params.captured_at"],
     ),
     "a naive instant": (ingest("captured_at", "2025-12-06T12:00:00"), ["params.captured_at"]),

@@ -42,7 +42,7 @@ def fails() -> dict[str, float]:
 """
 
 # A request whose body never comes to its end.
-UNFINISHED = b"POST /executions HTTP/1.1\r\nHost: spine\r\nContent-Length: 9\r\n\r\n{"
+UNFINISHED = b"POST /executions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{"
 
 
 @pytest.fixture
