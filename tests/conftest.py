@@ -1,12 +1,26 @@
 """What the tests start from: the template as the working tree has it, and repos made from it."""
 
 import fcntl
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from steps import TIERS, commit_all, lend, run, working_tree
+
+# They take minutes: begun last, they would be waited for.
+LONGEST = ("test_a_living_repo_goes_up", "test_a_rendered_readme", "test_compose", "_promised")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest, and with those of the highest tier."""
+
+    def turn(item: pytest.Item) -> tuple[int, int]:
+        place = [name in item.nodeid for name in (*LONGEST, "")].index(True)
+        return place, -max((TIERS.index(t) for t in TIERS if t in item.nodeid), default=0)
+
+    items.sort(key=turn)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -53,11 +67,21 @@ def rendered(tier: str, checkout: Path, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture(scope="session")
 def settled(rendered: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """That repo under git, with the .venv of its own `make setup`; tests only look at it."""
-    repo = tmp_path_factory.mktemp("settled") / rendered.name
-    shutil.copytree(rendered, repo)
-    commit_all(repo)
-    run("make", "setup", cwd=repo)
+    """That repo under git, with the .venv of its own `make setup`; tests only look at it.
+
+    The processes that run the tests share it.
+    """
+    base = tmp_path_factory.getbasetemp()
+    repo = (
+        (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "settled" / rendered.name
+    )
+    repo.parent.mkdir(exist_ok=True)
+    with repo.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (repo / ".venv/.done").exists():
+            shutil.copytree(rendered, repo)
+            commit_all(repo)
+            run("make", "setup", cwd=repo)
     return repo
 
 

@@ -21,7 +21,15 @@ from steps import ROOT, TIERS, blocks_of, free_port, needs_docker, run
 
 pytestmark = [
     needs_docker,
-    pytest.mark.parametrize("tier", TIERS[1:], indirect=True, scope="session"),
+    pytest.mark.parametrize(
+        "tier",
+        [
+            pytest.param(tier, marks=pytest.mark.xdist_group(f"stack of {tier}"))
+            for tier in TIERS[1:]
+        ],
+        indirect=True,
+        scope="session",
+    ),
 ]
 
 SECONDS = 120  # for what takes a few on a quiet machine
