@@ -302,6 +302,34 @@ def test_a_repo_may_be_a_folder_of_a_larger_one(published: Path, tmp_path: Path)
     assert committed(repo) == files_of(made(published, tmp_path / "fresh", TOP))
 
 
+def test_work_that_lies_elsewhere_in_a_larger_repo_is_not_risked(
+    published: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "all").mkdir()
+    repo = made(published, tmp_path / "all/spine", TIERS[0])
+    commit_all(tmp_path / "all")
+    (tmp_path / "all/notes.txt").write_text("new\n")
+    assert "uncommitted changes: commit or stash" in refused(repo)
+
+
+def test_how_its_owner_likes_git_to_look_does_not_matter(
+    published: Path, repo: Path, tmp_path: Path
+) -> None:
+    liked = """
+        [color]\nui = always
+        [diff]\nnoprefix = true\nmnemonicPrefix = true\nexternal = false\nrenames = copies
+        [status]\nshowUntrackedFiles = no\nshort = true\nbranch = true
+        [commit]\ngpgsign = true
+        [core]\npager = false
+    """
+    (tmp_path / "gitconfig").write_text(liked)
+    promote(repo, TOP, GIT_CONFIG_GLOBAL=str(tmp_path / "gitconfig"))
+    assert committed(repo) == files_of(made(published, tmp_path / "fresh", TOP))
+    (repo / "notes.txt").write_text("new\n")
+    said = make(repo, "update", exit_code=2, GIT_CONFIG_GLOBAL=str(tmp_path / "gitconfig")).stderr
+    assert "uncommitted changes" in said
+
+
 # --- what no pair of tiers shows -----------------------------------------------------------------
 
 BLOCK = "begin\n  a\n  b\n  c\nend\n"

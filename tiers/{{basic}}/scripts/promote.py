@@ -29,7 +29,10 @@ LOCKS = ("requirements.lock", "requirements-dev.lock")  # never merged: the tier
 HOSTS = {"gh:": "https://github.com/", "gl:": "https://gitlab.com/", "git+": ""}
 WHOLE_FILE = 1_000_000  # lines of context: an edit is merged where it belongs, or is a conflict
 # In the clone nobody commits in their name, and no hook of theirs has a say.
-ASIDE = ("user.name=x", "user.email=x", "commit.gpgsign=0", f"core.hooksPath={os.devnull}")
+ASIDE = (
+    *("user.name=x", "user.email=x", "commit.gpgsign=0", f"core.hooksPath={os.devnull}"),
+    *("color.ui=0", "diff.noprefix=0", "diff.mnemonicPrefix=0"),  # or a patch would be none
+)
 
 
 class RefusalError(Exception):
@@ -79,7 +82,7 @@ def this_repo() -> Repo:
     except RefusalError:
         begin = "git init, git add ., git commit"
         raise RefusalError(f"a merge starts from a commit, and there is none: {begin}") from None
-    if git(folder, "status", "--porcelain", "--", "."):
+    if git(folder, "status", "--porcelain", "--untracked-files=normal"):
         raise RefusalError("there are uncommitted changes: commit or stash them (see git status)")
     answers = yaml.safe_load((folder / ANSWERS).read_text("utf-8"))
     if "_commit" not in answers:
@@ -163,7 +166,7 @@ class Merge:
 
     def diff(self, *options: str) -> str:
         """What is different from this repo."""
-        return git(self.folder, "diff", "--cached", "--no-renames", *options)
+        return git(self.folder, "diff", "--cached", "--no-renames", "--no-ext-diff", *options)
 
     def names(self, kind: str) -> list[str]:
         """The files that were added (A), modified (M) or deleted (D)."""
