@@ -38,7 +38,10 @@ def destinations(layer: Path) -> set[str]:
 
 
 def odd_layers(template: Path) -> list[str]:
-    """A layer is a folder named like a hidden question, and a tier that can be chosen."""
+    """A layer is a folder named like a hidden question, and a tier that can be chosen.
+
+    One that is in preparation cannot: its question is never anything but empty.
+    """
     questions: dict[str, Any] = yaml.safe_load((template / "copier.yml").read_text("utf-8"))
     offered = set(questions["tier"]["choices"])
     found = layers(template)
@@ -46,9 +49,10 @@ def odd_layers(template: Path) -> list[str]:
     for name, folder in found.items():
         if folder.name != "{{" + name + "}}":
             complaints.append(f"{folder.name}: is not named like a question in braces")
-        if name not in offered:
-            complaints.append(f"{name}: has a layer, but is not offered")
-        if questions.get(name, {}).get("when") is not False:
+        question = questions.get(name, {})
+        if name not in offered and question.get("default") != "":
+            complaints.append(f"{name}: has a layer, but is neither offered nor in preparation")
+        if question.get("when") is not False:
             complaints.append(f"{name}: has no hidden question")
     return complaints
 

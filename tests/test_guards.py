@@ -87,7 +87,11 @@ def test_a_rendered_repo_shows_no_sign_of_the_template(rendered: Path) -> None:
             create("tiers/{{more}}/src/market_spine/ledger.py"),
             "src/market_spine/ledger.py: stands in two layers",
         ),
-        (odd_layers, create("tiers/{{more}}/more.py"), "more: has a layer, but is not offered"),
+        (
+            odd_layers,
+            create("tiers/{{more}}/more.py"),
+            "more: has a layer, but is neither offered nor in preparation",
+        ),
         (odd_layers, create("tiers/more/more.py"), "more: is not named like a question in braces"),
         (
             odd_layers,

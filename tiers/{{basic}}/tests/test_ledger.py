@@ -42,13 +42,14 @@ def claim(execution: Execution) -> Execution | None:
 
 
 def finish(execution: Execution, status: Status, error: str | None = None) -> None:
-    done(lambda c: ledger.finish(c, execution, status, error=error))
+    done(lambda c: ledger.finish(c, ledger.get(c, execution.id), status, error=error))
 
 
 def split(execution: Execution, children: int) -> list[Execution]:
     """Let a running execution wait for children."""
-    claim(execution)
-    done(lambda c: ledger.wait_for_children(c, execution, {"children": children}))
+    claimed = claim(execution)
+    assert claimed is not None
+    done(lambda c: ledger.wait_for_children(c, claimed, {"children": children}))
     return [create(execution) for _ in range(children)]
 
 
@@ -71,8 +72,8 @@ def test_a_life_is_told_by_its_events(spine: Spine) -> None:
     assert claimed is not None
     assert (claimed.status, claimed.version) == ("running", 2)
     assert claimed.started_at is not None
-    done(lambda c: ledger.record(c, execution.id, "computed", {"days": 3}))
-    done(lambda c: ledger.finish(c, execution, "succeeded", result={"days": 3}))
+    done(lambda c: ledger.record(c, now(execution), "computed", {"days": 3}))
+    done(lambda c: ledger.finish(c, now(execution), "succeeded", result={"days": 3}))
     ended = now(execution)
     assert (ended.status, ended.version, ended.result) == ("succeeded", 4, {"days": 3})
     assert ended.finished_at is not None
@@ -98,7 +99,7 @@ def test_what_has_ended_moves_no_more(status: Status, spine: Spine) -> None:
     before = now(execution)
     assert claim(execution) is None
     for move in (
-        lambda c: ledger.record(c, execution.id, "computed", {}),
+        lambda c: ledger.record(c, execution, "computed", {}),
         lambda c: ledger.wait_for_children(c, execution, {}),
         lambda c: ledger.finish(c, execution, "succeeded"),
         lambda c: ledger.finish(c, execution, "failed", error="again"),
@@ -114,7 +115,7 @@ def test_what_has_ended_moves_no_more(status: Status, spine: Spine) -> None:
 def test_what_is_queued_may_only_start_or_be_cancelled(spine: Spine) -> None:
     execution = create()
     for move in (
-        lambda c: ledger.record(c, execution.id, "computed", {}),
+        lambda c: ledger.record(c, execution, "computed", {}),
         lambda c: ledger.wait_for_children(c, execution, {}),
         lambda c: ledger.finish(c, execution, "succeeded"),
         lambda c: ledger.finish(c, execution, "failed", error="too early"),

@@ -117,7 +117,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(chosen=ids)
     def note_a_stage(self, chosen: UUID) -> None:
-        if self.happens(chosen, ("running",), lambda c, e: ledger.record(c, e.id, "computed", {})):
+        if self.happens(chosen, ("running",), lambda c, e: ledger.record(c, e, "computed", {})):
             self.nodes[chosen].move("running")
 
     @rule(target=ids, chosen=ids, count=st.integers(1, 3))

@@ -91,8 +91,9 @@ def ends_unless_ended(execution: Execution) -> None:
     """End an execution as a run does: its stages' events, then the end, in one transaction."""
 
     def end(connection: Connection) -> None:
-        ledger.record(connection, execution.id, "computed", {})
-        ledger.finish(connection, execution, "succeeded")
+        begun = ledger.get(connection, execution.id)
+        ledger.record(connection, begun, "computed", {})
+        ledger.finish(connection, begun, "succeeded")
 
     with suppress(SupersededError):
         done(end)

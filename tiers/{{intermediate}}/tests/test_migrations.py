@@ -82,7 +82,7 @@ def test_an_empty_database_is_brought_up_to_date_once(spine: Spine, empty: str) 
     spine.take(trade())
     assert spine.day()["trade_count"] == 1
     with postgres.connect(empty) as connection:
-        assert connection.execute("SELECT version_num FROM alembic_version").rowcount == 1
+        assert (LAST,) in connection.execute("SELECT version_num FROM alembic_version").fetchall()
 
 
 @pytest.mark.usefixtures("empty")
@@ -110,12 +110,13 @@ def test_an_upgrade_that_fails_leaves_the_old_schema_working(
     other: Other,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    versions = other.execute("SELECT version_num FROM alembic_version").fetchall()
     table = "op.create_table('notes', sa.Column('symbol', sa.String(collation='C')))"
     add(chain, "op.drop_column('otc_trades', 'venue')", table, fault)
     failed = spine.process("db", "upgrade")
     assert failed.code != 0
     assert culprit in failed.err
-    assert other.execute("SELECT version_num FROM alembic_version").fetchall() == [(LAST,)]
+    assert other.execute("SELECT version_num FROM alembic_version").fetchall() == versions
     assert other.execute("SELECT to_regclass('notes')").fetchone() == (None,)
     monkeypatch.setenv("SPINE_MIGRATIONS", str(REPO / "migrations"))
     spine.restart()

@@ -81,7 +81,7 @@ def _wait_to_begin_again(execution: Execution) -> None:
         require_time(execution)
         try:
             with database.transaction() as connection:
-                ledger.record(connection, execution.id, "interrupted", {"reason": LOST})
+                ledger.record(connection, execution, "interrupted", {"reason": LOST})
         except StoreUnavailableError:
             time.sleep(RETRY_SECONDS)
         else:

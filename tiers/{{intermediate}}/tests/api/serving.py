@@ -115,7 +115,7 @@ def start(folder: Path, *args: object, **settings: str) -> "subprocess.Popen[str
     add(folder, "pipelines", "slow", pipeline_text("slow", SLOW.splitlines()))
     known = {name.upper() for name in Settings.model_fields}
     inherited = {name: value for name, value in os.environ.items() if name not in known}
-    at_home = {"SPINE_MIGRATIONS": str(REPO / "migrations")}
+    at_home = {"SPINE_MIGRATIONS": str(REPO / "migrations"), "SPINE_BACKEND": "thread"}
     with (folder / LOG).open("a") as log:
         return subprocess.Popen(
             [sys.executable, "-c", COMMAND, "api", *map(str, args)],

@@ -61,11 +61,11 @@ def refusal(folder: Path, *args: object, **settings: str) -> tuple[int, str]:
     return process.returncode, line
 
 
-@pytest.mark.parametrize("settings", [{"SPINE_BACKEND": "inline"}, {"DATABASE_URL": "sqlite:///x"}])
+@pytest.mark.parametrize("store", [{}, {"DATABASE_URL": "sqlite:///x"}])
 def test_it_does_not_start_where_requests_would_do_the_work(
-    tmp_path: Path, url: str, settings: dict[str, str]
+    tmp_path: Path, url: str, store: dict[str, str]
 ) -> None:
-    code, line = refusal(tmp_path, **{"DATABASE_URL": url, **settings})
+    code, line = refusal(tmp_path, **{"DATABASE_URL": url, "SPINE_BACKEND": "inline", **store})
     assert code == 2
     assert line.startswith("error: the backend in use")
     assert all(name in line for name in ("SPINE_BACKEND", "DATABASE_URL"))

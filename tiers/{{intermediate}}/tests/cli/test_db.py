@@ -59,6 +59,15 @@ def at_hand(spine: Spine, basic: Path) -> Spine:
     return spine
 
 
+def unended(status: str) -> None:
+    """Leave an execution in a state from which nobody will take it on."""
+    with database.transaction() as connection:
+        execution = dispatcher.submit_in(connection, "otc_normalize", {})
+        claimed = None if status == "queued" else ledger.claim(connection, execution.id)
+        if claimed and status == "waiting":
+            ledger.wait_for_children(connection, claimed, {})
+
+
 def everything(spine: Spine) -> dict[str, list[dict[str, Any]]]:
     """Every row of every table, in a fixed order."""
     return {
@@ -128,11 +137,11 @@ def test_what_came_later_in_the_source_is_brought_by_the_next_import(
 
 
 def test_a_run_that_had_died_is_settled_by_the_next_command(at_hand: Spine, other: Other) -> None:
-    with closing(sqlite3.connect(at_hand.folder / "basic.db")) as source, source:
-        source.execute(
-            "UPDATE executions SET status = 'running', finished_at = NULL WHERE id ="
-            " (SELECT max(id) FROM executions)"
-        )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DATABASE_URL", SOURCE)
+        at_hand.restart()
+        unended("running")
+    at_hand.restart()
     at_hand.ok("db", "import", SOURCE)
     backends.chosen().resume()
     died = other.execute("SELECT 1 FROM dead_letters WHERE reason LIKE '%process died%'")
@@ -230,13 +239,9 @@ def test_the_events_are_guarded_again_after_a_replacement(at_hand: Spine, other:
 
 
 @pytest.mark.parametrize("status", ["queued", "running", "waiting"])
-def test_what_has_not_ended_is_not_replaced(status: str, at_hand: Spine, other: Other) -> None:
+def test_what_has_not_ended_is_not_replaced(status: str, at_hand: Spine) -> None:
     at_hand.take(trade("OWN"))
-    other.execute(
-        b"UPDATE executions SET status = %s, finished_at = NULL"
-        b" WHERE id = (SELECT max(id::text)::uuid FROM executions)",
-        [status],
-    )
+    unended(status)
     before = everything(at_hand)
     at_hand("db", "import", SOURCE, "--replace").fails(2, "nothing was removed", f"1 ({status})")
     with database.store().run_lock(wait=True):

@@ -41,7 +41,7 @@ def dev(house: House, said: str, *args: str) -> Api:
 def environment() -> dict[str, str]:
     known = {name.upper() for name in Settings.model_fields}
     inherited = {name: value for name, value in os.environ.items() if name not in known}
-    return {**inherited, "PYTHONWARNINGS": "error"}
+    return {**inherited, "PYTHONWARNINGS": "error", "SPINE_BACKEND": "thread"}
 
 
 def end(api: Api, number: signal.Signals, code: int) -> None:

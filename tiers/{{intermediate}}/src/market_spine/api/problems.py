@@ -16,7 +16,13 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field, ValidationError
 from starlette.exceptions import HTTPException
 
-from market_spine.errors import ConflictError, NotFoundError, SpineError, StoreError
+from market_spine.errors import (
+    ConflictError,
+    IdempotencyKeyError,
+    NotFoundError,
+    SpineError,
+    StoreError,
+)
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = 2  # how soon it is worth asking again while the store cannot be used
@@ -74,10 +80,6 @@ class Problem(BaseModel):
     errors: list[Fault] = Field(default=[], description="The fields at fault, if there are any.")
 
 
-class IdempotencyError(Exception):
-    """An idempotency key that belongs to another request; its text says to which."""
-
-
 def at_fault(location: str, field: str, detail: str) -> RequestValidationError:
     """The error to raise for one field of a request that is not valid."""
     return RequestValidationError([{"loc": (location, field), "msg": detail, "type": "value"}])
@@ -109,7 +111,7 @@ def misdirected(request: Request, detail: str) -> Response:
 def install(app: FastAPI) -> None:
     """Have every error of an app answered with a problem."""
     app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(IdempotencyError, _reused)
+    app.add_exception_handler(IdempotencyKeyError, _reused)
     app.add_exception_handler(SpineError, _refused)
     app.add_exception_handler(HTTPException, _plain)
     app.add_exception_handler(Exception, _unexpected)

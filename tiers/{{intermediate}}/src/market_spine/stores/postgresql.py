@@ -6,6 +6,8 @@ COPY, and long lists are sent as one text: the driver would turn over each value
 
 import atexit
 import logging
+import os
+import socket
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -110,7 +112,7 @@ def connect(url: str) -> Engine:
         json_deserializer=orjson.loads,
         connect_args={
             "connect_timeout": CONNECT_SECONDS,
-            "application_name": "market_spine",
+            "application_name": f"market_spine {process_id()}",
             "options": f"{options} {parsed.query.get('options', '')}",
             **KEEPALIVE,
         },
@@ -122,6 +124,11 @@ def connect(url: str) -> Engine:
     event.listen(engine, "rollback", _forget_limit)
     event.listen(engine, "set_connection_execution_options", _read_only)
     return engine
+
+
+def process_id() -> str:
+    """What this process is called, there and in the ledger: its host, and its number on it."""
+    return f"{socket.gethostname()[:40]}:{os.getpid()}"
 
 
 def _check_options(url: URL) -> None:

@@ -10,9 +10,7 @@ from pydantic import TypeAdapter
 from market_spine import database, dispatcher, ledger
 from market_spine.api import deps, docs, pages, streams
 from market_spine.api.models import Event, EventList, Execution, ExecutionPage, Submission
-from market_spine.api.problems import IdempotencyError
 from market_spine.api.routing import ThreadedRoute
-from market_spine.errors import ConflictError
 
 router = APIRouter(prefix="/executions", tags=["executions"], route_class=ThreadedRoute)
 PLACE = TypeAdapter(UUID)
@@ -26,12 +24,9 @@ def submit_execution(
 
     It is written down when this returns, and a worker runs it: follow it at `Location`.
     """
-    try:
-        execution = dispatcher.submit(
-            submission.pipeline, submission.params, trigger_source="api", idempotency_key=key
-        )
-    except ConflictError as error:
-        raise IdempotencyError(str(error)) from error
+    execution = dispatcher.submit(
+        submission.pipeline, submission.params, trigger_source="api", idempotency_key=key
+    )
     response.headers["Location"] = f"/executions/{execution.id}"
     return Execution.model_validate(execution)
 
