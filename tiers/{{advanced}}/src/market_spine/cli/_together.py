@@ -1,0 +1,29 @@
+"""What `spine dev` runs where the work is done by processes of its own."""
+
+import signal
+import sys
+from threading import Event
+
+from market_spine import broker, companions, database
+
+POLL_SECONDS = 0.2
+
+
+def dev_together(port: int | None) -> None:
+    """Run the API, a worker, the relay and beat until a signal ends them, or one of them ends.
+
+    Args:
+        port: of the API; None: as it is set.
+    """
+    database.engine()  # held for all of them, as is the broker, where they are this repo's own
+    broker.url()
+    stopping = Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    api = ["api", "--host", "127.0.0.1", *([] if port is None else ["--port", str(port)])]
+    commands = {"api": api, "worker": ["worker"], "relay": ["relay"], "beat": ["beat"]}
+    with companions.running(commands) as processes:
+        while not stopping.wait(POLL_SECONDS):
+            for name, process in processes.items():
+                if process.poll() is not None:
+                    sys.exit(f"{name} has ended ({process.returncode}), and so do the others")

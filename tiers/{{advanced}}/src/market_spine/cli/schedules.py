@@ -1,0 +1,63 @@
+"""spine beat, spine schedules: submit what is due, and see what is due when."""
+
+import signal
+from threading import Event
+
+import typer
+
+from market_spine.cli._output import AsJson, print_rows
+
+COLUMNS = {
+    "schedule": "schedule",
+    "pipeline": "pipeline",
+    "when": "when",
+    "next_tick": "next tick (UTC)",
+    "last_tick": "last tick (UTC)",
+    "execution_id": "its execution",
+    "status": "status",
+}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command("beat")(beat)
+    app.command("schedules")(list_schedules)
+
+
+def beat() -> None:
+    """Submit what the schedules say, each tick once, however many beats there are."""
+    from market_spine import schedule
+
+    stopping = Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    schedule.serve(stopping)
+
+
+def list_schedules(as_json: AsJson = False) -> None:
+    """List the schedules: what is submitted when, and what the latest tick has become."""
+    from datetime import UTC, datetime
+
+    from market_spine import database, schedule
+    from market_spine.settings import settings
+
+    now = datetime.now(UTC)
+    rows = []
+    with database.snapshot() as connection:
+        for one in schedule.load():
+            tick, execution_id, status = schedule.submitted_last(connection, one) or [None] * 3
+            rows.append(
+                {
+                    "schedule": one.name,
+                    "pipeline": one.pipeline,
+                    "params": one.params,
+                    "lane": one.lane,
+                    "when": one.when,
+                    "next_tick": one.ticks.following(now),
+                    "last_tick": tick,
+                    "execution_id": execution_id,
+                    "status": status,
+                }
+            )
+    empty = f"There are no schedules in {settings().spine_schedules}."
+    print_rows(rows, COLUMNS, as_json=as_json, empty=empty)

@@ -1,0 +1,150 @@
+"""Leases: what a worker runs is its own for as long as it says so, by the store's clock.
+
+A thread of each worker's process extends its leases, and tells that the process lives. Whoever
+cannot extend a lease stops: the run is cut off at its next checkpoint, and since all that it writes
+is fenced by the lease, nothing of it is kept. Backends that are guarded by the run lock instead
+claim without a lease that expires.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from functools import wraps
+from threading import Event, Lock, Thread
+from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid4
+
+from sqlalchemy import Connection, text
+
+from market_spine import database, presence
+from market_spine.errors import StoreError
+from market_spine.settings import settings
+from market_spine.stores.postgresql import process_id
+
+if TYPE_CHECKING:
+    from market_spine.ledger import Execution
+
+RENEWALS = 4  # in the time of a lease, so that one that is late or lost does no harm
+FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS = 2.0, 300.0  # before an attempt is repeated
+
+EXTEND = text(
+    """
+UPDATE executions
+SET lease_expires_at = clock_timestamp() + make_interval(secs => :seconds)
+WHERE id = ANY (:ids) AND lease_token = ANY (:tokens) AND lease_expires_at > clock_timestamp()
+RETURNING id
+"""
+)
+
+log = logging.getLogger(__name__)
+
+Work = Callable[["Execution"], list["Execution"]]
+
+
+class Holder:
+    """A worker's process: the leases that it holds, and the thread that extends them."""
+
+    def __init__(self, seconds: float, lose: Callable[[UUID], None]) -> None:
+        self.id = process_id()
+        self.seconds = seconds
+        self._lose = lose  # is told of an execution whose lease is gone
+        self._held: dict[UUID, tuple[UUID, float]] = {}  # the token, and until when, by our clock
+        self._guard = Lock()
+        self._ended = Event()
+        self._thread = Thread(target=self._go_on, daemon=True)
+        self._thread.start()
+
+    def take(self, execution: "Execution") -> None:
+        """Extend this lease from now on."""
+        if execution.lease_token is not None:
+            with self._guard:
+                self._held[execution.id] = execution.lease_token, time.monotonic() + self.seconds
+
+    def let_go(self, execution: "Execution") -> None:
+        """Extend it no longer."""
+        with self._guard:
+            self._held.pop(execution.id, None)
+
+    def end(self) -> None:
+        """Hold nothing any more."""
+        self._ended.set()
+        self._thread.join()
+
+    def _go_on(self) -> None:
+        while not self._ended.wait(self.seconds / RENEWALS):
+            with self._guard:
+                held = dict(self._held)
+            asked = time.monotonic()
+            try:
+                with database.transaction() as connection:
+                    presence.tell(connection, "worker", self.id)
+                    extended = self._extend(connection, held)
+            except StoreError as error:
+                log.warning("leases could not be extended: %s", error)
+                extended = set()
+            with self._guard:
+                for execution_id, (token, until) in held.items():
+                    if self._held.get(execution_id, (None, 0))[0] != token:
+                        continue  # it has ended meanwhile
+                    if execution_id in extended:
+                        self._held[execution_id] = token, asked + self.seconds
+                    elif time.monotonic() > until:
+                        log.warning("the lease of execution %s was lost: cut off", execution_id)
+                        self._lose(execution_id)
+
+    def _extend(self, connection: Connection, held: dict[UUID, tuple[UUID, float]]) -> set[UUID]:
+        if not held:
+            return set()
+        tokens = [token for token, _ in held.values()]
+        values = {"seconds": self.seconds, "ids": [*held], "tokens": tokens}
+        return set(connection.execute(EXTEND, values).scalars())
+
+
+_holder: Holder | None = None
+
+
+def hold(lose: Callable[[UUID], None]) -> None:
+    """Claim with a lease, in this process, from now on.
+
+    Args:
+        lose: is told of an execution whose lease is gone.
+    """
+    global _holder
+    _holder = Holder(settings().spine_lease_seconds, lose)
+
+
+def let_go() -> None:
+    """Claim with a lease no longer."""
+    global _holder
+    if _holder:
+        _holder.end()
+        _holder = None
+
+
+def lease_granted() -> dict[str, Any]:
+    """What a claim of this process writes into the row."""
+    granted: dict[str, Any] = {"lease_token": uuid4()}
+    if _holder:
+        granted |= {"leased_for": _holder.seconds, "worker_id": _holder.id}
+    return granted
+
+
+def leased(work: Work) -> Work:
+    """Extend an execution's lease for as long as its work takes."""
+
+    @wraps(work)
+    def held(execution: "Execution") -> list["Execution"]:
+        if not _holder:
+            return work(execution)
+        _holder.take(execution)
+        try:
+            return work(execution)
+        finally:
+            _holder.let_go(execution)
+
+    return held
+
+
+def delay_after(attempt: int) -> float:
+    """Seconds from an attempt that came to nothing to the next one, each time twice as many."""
+    return float(min(FIRST_DELAY_SECONDS * 2 ** (attempt - 1), LONGEST_DELAY_SECONDS))

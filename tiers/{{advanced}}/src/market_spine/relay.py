@@ -1,0 +1,119 @@
+"""The relay: the ledger is the outbox, and what the broker lost, or never heard, it is told again.
+
+It also is the reaper: an execution whose lease has expired goes back to the queue for its next
+attempt. Several relays do no harm: each row is handled by the first that gets hold of it, and what
+is dispatched twice is claimed once.
+"""
+
+import logging
+from threading import Event
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+from market_spine import backends, database, leases, ledger, presence
+from market_spine.errors import StoreError, SupersededError
+from market_spine.stores.postgresql import process_id
+
+POLL_SECONDS = 0.5
+# After this long without a claim a message may be lost. Doubled by the time that the execution has
+# waited already: a queue that is merely long is not made longer by the relay.
+PATIENCE_SECONDS = 10.0
+BATCH = 500
+
+# The candidates come from the index alone; only those are looked at, and then locked, in the table.
+DUE = text(
+    """
+WITH due AS MATERIALIZED (
+    SELECT id FROM executions
+    WHERE status = 'queued'
+      AND (dispatched_at IS NULL OR dispatched_at < clock_timestamp() - greatest(
+              make_interval(secs => :patience), dispatched_at - coalesce(not_before, created_at)))
+      AND (not_before IS NULL OR not_before <= clock_timestamp())
+    ORDER BY dispatched_at NULLS FIRST
+    LIMIT :batch
+), mine AS MATERIALIZED (
+    SELECT executions.id FROM executions JOIN due USING (id)
+    WHERE status = 'queued'
+      AND (dispatched_at IS NULL
+           OR dispatched_at < clock_timestamp() - make_interval(secs => :patience))
+    FOR UPDATE OF executions SKIP LOCKED
+)
+UPDATE executions SET dispatched_at = clock_timestamp()
+FROM mine WHERE executions.id = mine.id
+RETURNING executions.id, executions.lane
+"""
+)
+EXPIRED = text(
+    """
+SELECT id FROM executions
+WHERE status = 'running' AND lease_expires_at < clock_timestamp()
+ORDER BY lease_expires_at
+LIMIT :batch
+"""
+)
+IS_EXPIRED = text(
+    "SELECT FROM executions "
+    "WHERE id = :id AND status = 'running' AND lease_expires_at < clock_timestamp()"
+)
+# A worker that was stopped in the middle of a transaction would keep its locks.
+END_SESSIONS = text(
+    """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name = :name
+"""
+)
+
+log = logging.getLogger(__name__)
+
+
+def serve(stopping: Event) -> None:
+    """Hand on and take back until `stopping` is set."""
+    myself = process_id()
+    waits = False
+    while True:
+        try:
+            with database.transaction() as connection:
+                presence.tell(connection, "relay", myself)
+            handed_on = dispatch_due() + take_back_expired()
+            waits = False
+        except StoreError as error:
+            if not waits:
+                log.warning("the relay waits for the store: %s", error)
+            waits, handed_on = True, 0
+        if handed_on < BATCH and stopping.wait(POLL_SECONDS):
+            break
+    with database.transaction() as connection:
+        presence.leave(connection, myself)
+
+
+def dispatch_due() -> int:
+    """Tell the broker of what it should have been told; returns how many there were."""
+    with database.transaction() as connection:
+        due = connection.execute(DUE, {"patience": PATIENCE_SECONDS, "batch": BATCH}).all()
+    for execution_id, lane in due:
+        backends.chosen().enqueue(execution_id, lane)
+    return len(due)
+
+
+def take_back_expired() -> int:
+    """Return to the queue what is running under a lease that has expired; returns how many."""
+    with database.snapshot() as connection:
+        expired = connection.execute(EXPIRED, {"batch": BATCH}).scalars().all()
+    for execution_id in expired:
+        try:
+            with database.transaction() as connection:
+                _take_back(connection, execution_id)
+        except SupersededError:
+            pass  # somebody else was first
+    return len(expired)
+
+
+def _take_back(connection: Connection, execution_id: UUID) -> None:
+    execution = ledger.locked(connection, execution_id)
+    if connection.execute(IS_EXPIRED, {"id": execution_id}).first() is None:
+        return
+    log.warning("%s %s: its worker was lost", execution.pipeline, execution.id)
+    reason = f"its worker {execution.worker_id} was lost; nothing of its output was kept"
+    ledger.requeue(connection, execution, reason, leases.delay_after(execution.attempt))
+    connection.execute(END_SESSIONS, {"name": f"market_spine {execution.worker_id}"})

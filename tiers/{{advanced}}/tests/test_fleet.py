@@ -1,0 +1,162 @@
+"""Work that is carried out by processes: told by the broker, repaired by the relay, done once."""
+
+import os
+import signal
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+
+import psutil
+import pytest
+
+from market_spine import dispatcher
+from market_spine.errors import ResourceInUseError
+from market_spine.guard import UNTIL_FREE, OnConflict
+from market_spine.ledger import Execution
+from market_spine.schema import dead_letters, resource_claims
+from tests.fleet import Fleet, fleet_in
+from tests.support import REPO
+
+WRITES = ("context.checkpoint('writing', 1, 1)", "return {}")
+SLOW = (
+    "import time",
+    "from pathlib import Path",
+    "while not Path('go').exists():",
+    "    context.checkpoint('waiting', 0)",
+    "    time.sleep(0.02)",
+    "return {}",
+)
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Iterator[Fleet]:
+    with fleet_in(tmp_path) as found:
+        found.spine.pipeline("writes", *WRITES)
+        found.spine.pipeline("slow", *SLOW)
+        yield found
+
+
+def go(fleet: Fleet) -> None:
+    (fleet.folder / "go").touch()
+
+
+def test_what_is_submitted_is_carried_out(fleet: Fleet) -> None:
+    fleet.worker()
+    fleet.relay()
+    found = [dispatcher.submit("writes", {}) for _ in range(20)]
+    fleet.until(fleet.is_at_rest)
+    assert fleet.statuses() == {"succeeded": 20}
+    assert fleet.kinds(found[0].id) == ["submitted", "started", "succeeded"]
+    assert fleet.get(found[0].id).worker_id is not None
+    fleet.spine.check_ledger()
+
+
+def test_a_broker_that_was_down_has_lost_nothing(fleet: Fleet) -> None:
+    fleet.broker.stop()
+    execution = dispatcher.submit("writes", {})
+    assert execution.status == "queued"
+    assert fleet.get(execution.id).dispatched_at is None, "the mark was taken back"
+    fleet.broker.start()
+    fleet.worker()
+    fleet.relay()
+    fleet.until(fleet.is_at_rest)
+    assert fleet.statuses() == {"succeeded": 1}
+
+
+def test_a_broker_that_was_emptied_is_told_again(fleet: Fleet) -> None:
+    execution = dispatcher.submit("writes", {})
+    assert fleet.get(execution.id).dispatched_at is not None
+    fleet.broker.flush()
+    fleet.worker()
+    fleet.relay()
+    fleet.until(fleet.is_at_rest)
+    assert fleet.statuses() == {"succeeded": 1}
+
+
+def test_a_killed_child_loses_its_lease_and_the_work_is_done_again(fleet: Fleet) -> None:
+    worker = fleet.worker(1)
+    fleet.relay()
+    execution = dispatcher.submit("slow", {})
+    fleet.until(lambda: fleet.get(execution.id).status == "running")
+    pid = int(str(fleet.get(execution.id).worker_id).rpartition(":")[2])
+    assert pid in {child.pid for child in fleet.children(worker)}
+    os.kill(pid, signal.SIGKILL)
+    go(fleet)
+    fleet.until(fleet.is_at_rest)
+    ended = fleet.get(execution.id)
+    assert (ended.status, ended.attempt) == ("succeeded", 2)
+    kinds = fleet.kinds(execution.id)
+    assert kinds == ["submitted", "started", "requeued", "started", "succeeded"]
+    fleet.spine.check_ledger()
+
+
+def test_a_paused_worker_cannot_commit_behind_its_lease(fleet: Fleet) -> None:
+    fleet.worker(1)
+    fleet.relay()
+    execution = dispatcher.submit("slow", {})
+    fleet.until(lambda: fleet.get(execution.id).status == "running")
+    zombie = psutil.Process(int(str(fleet.get(execution.id).worker_id).rpartition(":")[2]))
+    zombie.suspend()
+    fleet.until(lambda: fleet.get(execution.id).attempt == 2)
+    fleet.worker(1)
+    go(fleet)
+    fleet.until(fleet.is_at_rest)
+    zombie.resume()
+    other = dispatcher.submit("writes", {})
+    fleet.until(lambda: fleet.get(other.id).status == "succeeded")
+    fleet.until(lambda: "was ended by somebody else" in fleet.said)
+    assert fleet.get(execution.id).attempt == 2
+    fleet.spine.check_ledger()
+
+
+def test_an_attempt_that_fails_is_made_again_and_the_last_leaves_a_letter(fleet: Fleet) -> None:
+    fleet.spine.pipeline("fails", "raise ZeroDivisionError('by zero')")
+    fleet.worker(1)
+    fleet.relay()
+    execution = dispatcher.submit("fails", {})
+    fleet.until(fleet.is_at_rest)
+    ended = fleet.get(execution.id)
+    assert (ended.status, ended.attempt) == ("failed", ended.max_attempts)
+    assert ended.error == "ZeroDivisionError: by zero"
+    assert fleet.kinds(execution.id).count("requeued") == ended.max_attempts - 1
+    assert [row["execution_id"] for row in fleet.spine.rows(dead_letters)] == [str(execution.id)]
+    fleet.spine.check_ledger()
+
+
+def test_a_worker_that_is_told_to_end_finishes_what_it_runs(fleet: Fleet) -> None:
+    worker = fleet.worker(1)
+    execution = dispatcher.submit("slow", {})
+    fleet.until(lambda: fleet.get(execution.id).status == "running")
+    worker.send_signal(signal.SIGTERM)
+    fleet.until(lambda: "Soft Shutdown" in fleet.said)
+    go(fleet)
+    worker.wait(60)
+    assert fleet.get(execution.id).status == "succeeded"
+    assert fleet.get(execution.id).attempt == 1
+
+
+# --- the guard -----------------------------------------------------------------------------------
+
+
+def backfill(first: int, last: int, on_conflict: OnConflict = "reject", **more: str) -> Execution:
+    days = {"start_date": date(2025, 11, first), "end_date": date(2025, 11, last)}
+    params = {"path": str(REPO / "data/otc_sample.csv"), **days, **more}
+    return dispatcher.submit("otc_backfill_range", params, on_conflict=on_conflict)
+
+
+def test_two_backfills_that_overlap_are_never_live_together(fleet: Fleet) -> None:
+    first = backfill(24, 26)
+    with pytest.raises(ResourceInUseError, match=str(first.id)):
+        backfill(26, 28, symbols="ALDRF")
+    backfill(27, 28)
+    waiting = backfill(25, 28, "queue")
+    assert fleet.get(waiting.id).not_before == UNTIL_FREE
+    fleet.worker()
+    fleet.relay()
+    fleet.until(fleet.is_at_rest)
+    assert set(fleet.statuses()) == {"succeeded"}
+    assert fleet.spine.rows(resource_claims) == []
+    others_end = "SELECT max(finished_at) FROM executions WHERE root_id <> :id"
+    begun = fleet.get(waiting.id).started_at
+    assert begun is not None
+    assert begun > fleet.one(others_end, id=waiting.id)
