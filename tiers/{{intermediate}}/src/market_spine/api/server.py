@@ -15,7 +15,7 @@ from market_spine.errors import RequestError
 from market_spine.settings import settings
 
 # A run computes in a thread beside the requests, and each of these waits for its turn many times.
-SWITCH_SECONDS = 0.0005
+SWITCH_SECONDS = 0.0001
 
 
 def serve(host: str, port: int) -> None:
