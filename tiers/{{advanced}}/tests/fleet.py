@@ -6,7 +6,6 @@ command line and the API call.
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from typing import Any
 from uuid import UUID
 
 import psutil
+from redis import Redis
 from sqlalchemy import text
 
 from market_spine import database, ledger
@@ -64,11 +64,12 @@ class Broker:
     def stop(self) -> None:
         self._running.close()
 
+    def client(self) -> Redis:
+        return Redis.from_url(self.url.replace("redis+socket", "unix"))
+
     def flush(self) -> None:
-        with socket.socket(socket.AF_UNIX) as connection:
-            connection.connect(str(self.home / "valkey"))
-            connection.sendall(b"FLUSHALL\r\n")
-            assert connection.recv(64).startswith(b"+OK")
+        with self.client() as redis:
+            redis.flushall()
 
 
 @dataclass(frozen=True)

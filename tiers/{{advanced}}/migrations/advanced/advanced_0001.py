@@ -43,6 +43,7 @@ def extend_executions() -> None:
         postgresql_include=["id", "lane", "created_at", "not_before"],
         postgresql_where=sa.text("status = 'queued'"),
     )
+    op.create_index("ix_executions_finished_at", "executions", ["finished_at"])
     op.create_index(
         "ix_executions_leased",
         "executions",

@@ -9,6 +9,7 @@ claim without a lease that expires.
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import wraps
 from threading import Event, Lock, Thread
 from typing import TYPE_CHECKING, Any
@@ -71,26 +72,33 @@ class Holder:
         self._thread.join()
 
     def _go_on(self) -> None:
-        while not self._ended.wait(self.seconds / RENEWALS):
-            with self._guard:
-                held = dict(self._held)
-            asked = time.monotonic()
-            try:
-                with database.transaction() as connection:
-                    presence.tell(connection, "worker", self.id)
-                    extended = self._extend(connection, held)
-            except StoreError as error:
-                log.warning("leases could not be extended: %s", error)
-                extended = set()
-            with self._guard:
-                for execution_id, (token, until) in held.items():
-                    if self._held.get(execution_id, (None, 0))[0] != token:
-                        continue  # it has ended meanwhile
-                    if execution_id in extended:
-                        self._held[execution_id] = token, asked + self.seconds
-                    elif time.monotonic() > until:
-                        log.warning("the lease of execution %s was lost: cut off", execution_id)
-                        self._lose(execution_id)
+        while True:
+            self._renew()
+            if self._ended.wait(self.seconds / RENEWALS):
+                break
+        with suppress(StoreError), database.transaction() as connection:
+            presence.leave(connection, self.id)
+
+    def _renew(self) -> None:
+        with self._guard:
+            held = dict(self._held)
+        asked = time.monotonic()
+        try:
+            with database.transaction() as connection:
+                presence.tell(connection, "worker", self.id)
+                extended = self._extend(connection, held)
+        except StoreError as error:
+            log.warning("leases could not be extended: %s", error)
+            extended = set()
+        with self._guard:
+            for execution_id, (token, until) in held.items():
+                if self._held.get(execution_id, (None, 0))[0] != token:
+                    continue  # it has ended meanwhile
+                if execution_id in extended:
+                    self._held[execution_id] = token, asked + self.seconds
+                elif time.monotonic() > until:
+                    log.warning("the lease of execution %s was lost: cut off", execution_id)
+                    self._lose(execution_id)
 
     def _extend(self, connection: Connection, held: dict[UUID, tuple[UUID, float]]) -> set[UUID]:
         if not held:

@@ -53,6 +53,7 @@ def check(fleet: Fleet, expected: tuple[object, ...]) -> None:
         row["execution_id"] for row in spine.rows(dead_letters) if row["kind"] == "execution"
     ]
     assert sorted(letters) == sorted(failed)
+    fleet.until(lambda: fleet.mended(1, 1) and spine("doctor").code == 0)
     assert all(
         row["pipeline"] == "fails" for row in spine.executions() if row["status"] == "failed"
     )

@@ -30,7 +30,7 @@ include-name = [
     "POST /executions", "GET /executions", "GET /dead-letters", "GET /otc/metrics/daily",
     "GET /otc/trades",
 ]
-checks.positive_data_acceptance.expected-statuses = [200, 202, 404, 422]
+checks.positive_data_acceptance.expected-statuses = [200, 202, 404, 409, 422]
 """
 
 

@@ -12,7 +12,7 @@ from uuid import UUID
 from kombu.exceptions import OperationalError
 from sqlalchemy import Connection, update
 
-from market_spine import database, presence
+from market_spine import database
 from market_spine.celery_app import send
 from market_spine.schema import executions
 
@@ -64,6 +64,6 @@ def drain(_seconds: float | None) -> None:
     """Nothing is carried out in this process."""
 
 
-def is_served(connection: Connection) -> bool:
-    """Whether a worker has been heard of lately."""
-    return any(process.is_alive for process in presence.seen(connection, "worker"))
+def is_served(_connection: Connection) -> bool:
+    """What is submitted is safe; `/readyz/worker` tells whether somebody is at it."""
+    return True

@@ -1,0 +1,81 @@
+"""How the system is, for people and for Prometheus; and whether each kind of process lives."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Header, Path, Response
+from pydantic import BaseModel, Field
+
+from market_spine import database, health, presence
+from market_spine.api import docs
+from market_spine.api.routing import ThreadedRoute
+from market_spine.errors import StoreError
+
+router = APIRouter(tags=["health"], route_class=ThreadedRoute)
+
+TEXT = "text/plain; version=0.0.4"
+AS_TEXT: docs.Responses = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
+
+Role = Annotated[
+    Literal["worker", "relay", "beat"], Path(description="Of a process.", examples=["worker"])
+]
+
+
+class WorkOfPipeline(BaseModel):
+    """What waits, runs and was done of one pipeline in one lane."""
+
+    lane: str
+    pipeline: str
+    queued: int
+    running: int
+    waiting: int
+    past_lease: int = Field(description="Of those that run: whose worker has gone silent.")
+    oldest_queued_seconds: float | None = Field(description="Since it could have been begun.")
+    succeeded: int = Field(description="In the last hour, like all that follow.")
+    failed: int
+    cancelled: int
+    finished_per_minute: float = Field(description="In the last five minutes.")
+    seconds_p50: float | None
+    seconds_p95: float | None
+    seconds_p99: float | None
+
+
+class HealthMetrics(BaseModel):
+    """How the system is, by its ledger."""
+
+    at: datetime
+    work: list[WorkOfPipeline]
+    open_dead_letters: dict[str, int] = Field(description="By kind.")
+    processes: dict[str, int] = Field(description="Those that live, by role.")
+
+
+class RoleReady(BaseModel):
+    """Processes of a role live."""
+
+    role: Literal["worker", "relay", "beat"]
+    processes: int = Field(description="How many.")
+
+
+@router.get(
+    "/health/metrics", response_model=HealthMetrics, responses=AS_TEXT | docs.failures(422, 503)
+)
+def read_health_metrics(
+    accept: Annotated[str, Header(description="text/plain: for Prometheus.")] = "application/json",
+) -> Any:
+    """Show how the system is: JSON, or with `Accept: text/plain` the text that Prometheus reads."""
+    with database.snapshot() as connection:
+        found = health.health(connection)
+    if "text/plain" in accept:
+        return Response(health.prometheus(found), media_type=TEXT)
+    work = [WorkOfPipeline(**one._asdict()) for one in found.work]
+    return HealthMetrics(**{**found._asdict(), "work": work})
+
+
+@router.get("/readyz/{role}", responses=docs.failures(422, 503))
+def readyz_of_role(role: Role) -> RoleReady:
+    """Tell whether a process of this role has been heard of lately."""
+    with database.snapshot() as connection:
+        alive = sum(process.is_alive for process in presence.seen(connection, role))
+    if not alive:
+        raise StoreError(f"no {role} has been heard of lately: start one with spine {role}")
+    return RoleReady(role=role, processes=alive)

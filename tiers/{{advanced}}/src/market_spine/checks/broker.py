@@ -1,0 +1,25 @@
+"""Redis: does it answer, and does it keep what it is given?"""
+
+from collections.abc import Iterator
+
+from redis import Redis
+from redis.exceptions import RedisError
+
+from market_spine import broker
+from market_spine.celery_app import BROKER_SECONDS
+from market_spine.checks import Finding
+
+
+def check() -> Iterator[Finding]:
+    """Ask it."""
+    url = broker.url().replace("redis+socket://", "unix://")
+    try:
+        with Redis.from_url(url, socket_timeout=BROKER_SECONDS) as redis:
+            policy = redis.config_get("maxmemory-policy")["maxmemory-policy"]
+    except RedisError as error:
+        todo = "start Redis, or name it in REDIS_URL; what is submitted meanwhile is not lost"
+        yield Finding(what=f"the broker does not answer: {error}", todo=todo)
+        return
+    if policy != "noeviction":
+        todo = "redis-cli config set maxmemory-policy noeviction, and in its configuration file"
+        yield Finding(what=f"Redis drops messages when it is full ({policy})", todo=todo)

@@ -1,0 +1,21 @@
+"""Who does the work: workers, relays and beats, by what the ledger saw of them."""
+
+from collections.abc import Iterator
+
+from market_spine import database, presence, schedule
+from market_spine.checks import Finding
+
+
+def check() -> Iterator[Finding]:
+    """See that each role has somebody who was heard of lately."""
+    with database.snapshot() as connection:
+        alive = {one.role for one in presence.seen(connection) if one.is_alive}
+    lost = {
+        "worker": "nobody carries out what is submitted",
+        "relay": "nobody tells the broker again what it lost, or takes back what lost its worker",
+    }
+    if schedule.load():
+        lost["beat"] = "nobody submits what is scheduled"
+    for role, what in lost.items():
+        if role not in alive:
+            yield Finding(what=what, todo=f"spine {role}")

@@ -1,0 +1,101 @@
+"""The doctor finds what is wrong, says what to type, and mends what needs no person."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from market_spine import database, dispatcher, ledger
+from market_spine.guard import Claim, claim_for
+from market_spine.schema import resource_claims
+from tests import postgres
+from tests.fleet import Fleet, fleet_in
+from tests.test_fleet import WRITES
+
+
+@pytest.fixture(scope="module")
+def well(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    """A fleet with a worker and a relay, that has done something."""
+    with fleet_in(tmp_path_factory.mktemp("well")) as fleet:
+        fleet.spine.pipeline("writes", *WRITES)
+        fleet.mended(workers=1, relays=1)
+        dispatcher.submit("writes", {})
+        fleet.until(fleet.is_at_rest)
+        yield fleet
+
+
+def found(fleet: Fleet, *args: str) -> tuple[int, list[dict[str, Any]]]:
+    """The exit code, and what was found."""
+    ended = fleet.spine("doctor", *args, "--json")
+    return ended.code, ended.json
+
+
+def test_all_is_well(well: Fleet) -> None:
+    assert found(well) == (0, [])
+    assert well.spine.ok("doctor").out == "all is well\n"
+    assert well.spine("ready", "worker").code == 0
+    assert well.spine("ready", "beat").code == 1
+
+
+BROKEN = {
+    "a row that was changed": (
+        "UPDATE executions SET version = version + 1",
+        "UPDATE executions SET version = version - 1",
+        "amount to",
+    ),
+    "a letter that is missing": (
+        "UPDATE executions SET status = 'failed', error = 'x'",
+        "UPDATE executions SET status = 'succeeded', error = NULL",
+        "no dead letter",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_what_somebody_wrote_to_the_tables_is_found(well: Fleet, name: str) -> None:
+    change, back, told = BROKEN[name]
+    with postgres.connect(well.database) as other:
+        other.execute(change.encode())
+        code, told_of = found(well, "--fix")
+        other.execute(back.encode())
+    assert code == 1
+    assert any(told in one["what"] and not one["is_mended"] for one in told_of), told_of
+    assert found(well) == (0, [])
+
+
+def test_a_claim_that_was_left_is_let_go_of(well: Fleet) -> None:
+    execution = dispatcher.submit("writes", {})
+    well.until(lambda: well.get(execution.id).status in ledger.TERMINAL)
+    day = well.get(execution.id).created_at.date()
+    with database.transaction() as connection:
+        claim_for(connection, execution.id, [Claim("days", "*", day, day)], "reject")
+    assert found(well)[0] == 1
+    code, (mended,) = found(well, "--fix")
+    assert (code, mended["is_mended"]) == (0, True)
+    assert well.spine.rows(resource_claims) == []
+    assert found(well) == (0, [])
+
+
+def test_a_broker_that_is_down_and_one_that_forgets_are_named(well: Fleet) -> None:
+    with well.broker.client() as redis:
+        redis.config_set("maxmemory-policy", "allkeys-lru")
+        ((told,), code) = found(well)[1], found(well)[0]
+        redis.config_set("maxmemory-policy", "noeviction")
+    assert (code, told["check"]) == (1, "broker")
+    assert "allkeys-lru" in told["what"]
+    well.broker.stop()
+    code, (told,) = found(well)
+    well.broker.start()
+    assert (code, told["check"]) == (1, "broker")
+    assert "REDIS_URL" in told["todo"]
+
+
+def test_who_is_missing_is_named(tmp_path: Path) -> None:
+    with fleet_in(tmp_path) as fleet:
+        code, told = found(fleet)
+        assert code == 1
+        assert {one["todo"] for one in told} == {"spine worker", "spine relay"}
+        fleet.broker.stop()
+        assert {one["check"] for one in found(fleet)[1]} == {"broker", "processes"}
+        fleet.broker.start()
