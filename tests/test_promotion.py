@@ -14,7 +14,18 @@ from pathlib import Path
 
 import owner
 import pytest
-from steps import ROOT, TIERS, Answered, at_a_terminal, commit_all, files_of, finish, lend, run
+from steps import (
+    ROOT,
+    TIERS,
+    Answered,
+    at_a_terminal,
+    commit_all,
+    files_of,
+    finish,
+    lend,
+    run,
+    whole_suite,
+)
 
 PAIRS = [*combinations(TIERS, 2)]
 ANSWERS = ".copier-answers.yml"
@@ -420,6 +431,7 @@ def rows(repo: Path) -> list[tuple[str, dict[str, str]]]:
     return [(table, row) for table, row in map(json.loads, said.splitlines())]
 
 
+@whole_suite
 @pytest.mark.parametrize("tier", TIERS[1:], indirect=True, scope="session")
 def test_a_living_repo_goes_up_with_its_data_and_passes_every_test(
     tier: str, settled: Path, published: Path, tmp_path: Path

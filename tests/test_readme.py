@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from steps import ROOT, TIERS, blocks_of, free_port, lend, run
+from steps import ROOT, TIERS, blocks_of, free_port, lend, run, whole_suite
 
 
 def follow(readme: Path) -> str:
@@ -25,6 +25,7 @@ def follow(readme: Path) -> str:
     return run("sh", script, cwd=readme.parent, exit_code=0, SPINE_API_PORT=port).stdout
 
 
+@whole_suite
 def test_a_rendered_readme_can_be_followed(clone: Path) -> None:
     assert " passed" in follow(clone / "README.md"), "it says nowhere how to run the tests"
     run("make", "lint", cwd=clone)  # what it shows how to add is as clean as the rest

@@ -3,6 +3,7 @@
 import ctypes
 import os
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -161,3 +162,16 @@ def test_rows_that_break_the_rules_of_the_database_cannot_get_in(spine: Spine) -
         ]:
             with pytest.raises(sqlite3.IntegrityError, match=rule):
                 other.execute(f"UPDATE {table.name} SET {change}")
+
+
+def test_a_new_file_that_somebody_else_begins_to_write_to_is_waited_for(spine: Spine) -> None:
+    """SQLite itself would not wait with the first change, which is to its journal."""
+    spine.restart()
+    spine.store.unlink(missing_ok=True)
+    with closing(sqlite3.connect(spine.store, check_same_thread=False)) as other:
+        other.execute("PRAGMA user_version = 1")
+        other.execute("BEGIN IMMEDIATE")
+        leaving = threading.Timer(0.3, other.rollback)
+        leaving.start()
+        spine.ok("run", "otc_normalize")
+        leaving.join()

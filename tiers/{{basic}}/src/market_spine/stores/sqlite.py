@@ -5,6 +5,7 @@ half-way because another process wrote first.
 """
 
 import sqlite3
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain, islice
@@ -27,7 +28,7 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.dialects.sqlite import insert
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.pool import NullPool
 from sqlalchemy.sql.dml import Insert
 
@@ -38,6 +39,7 @@ SCHEME = "sqlite"
 RANK = 0
 
 BUSY_SECONDS = 5.0  # how long a command waits for another process's write before it gives up
+POLL_SECONDS = 0.02
 COPY_ROWS = 500  # of one statement: entering SQLite once for many rows is quicker
 
 # Why SQLite refused, by the first part of its error's name, as a person would put it.
@@ -105,8 +107,25 @@ def _roll_back(connection: sqlite3.Connection, *_: object) -> None:
 def _begin(connection: Connection) -> None:
     reads = connection.get_execution_options().get("read_only")
     if not reads:
-        connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+        _use_wal(connection)
     connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+
+
+def _use_wal(connection: Connection) -> None:
+    """Let readers see what was, while one writes; of a new file this is a change.
+
+    SQLite does not wait for another process that makes the same change, as it does for all else.
+    """
+    until = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+        except OperationalError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(POLL_SECONDS)
+        else:
+            return
 
 
 def _missing_tables(connection: Connection, path: str) -> bool:
