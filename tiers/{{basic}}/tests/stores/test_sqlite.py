@@ -4,6 +4,7 @@ import ctypes
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -175,3 +176,18 @@ def test_a_new_file_that_somebody_else_begins_to_write_to_is_waited_for(spine: S
         leaving.start()
         spine.ok("run", "otc_normalize")
         leaving.join()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no file modes like these")
+def test_what_no_waiting_mends_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new file whose journal cannot be changed, because its folder may not be written to."""
+    monkeypatch.setattr(time, "sleep", lambda _: pytest.fail("it waits"))
+    with TemporaryDirectory() as folder, spine_in(Path(folder)) as spine:
+        with closing(sqlite3.connect(spine.store)) as other:
+            other.execute("PRAGMA user_version = 1")
+        for path in (spine.store, spine.folder):
+            path.chmod(0o555 if path.is_dir() else 0o444)
+        code, err = by_the_modes(spine, ["run", "otc_normalize"])
+        spine.folder.chmod(0o755)
+    assert (code, err.count("\n")) == (3, 1)
+    assert "spine.db" in err

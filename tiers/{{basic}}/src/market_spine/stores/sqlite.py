@@ -120,8 +120,8 @@ def _use_wal(connection: Connection) -> None:
     while True:
         try:
             connection.exec_driver_sql("PRAGMA journal_mode = WAL")
-        except OperationalError:
-            if time.monotonic() > until:
+        except OperationalError as error:
+            if not _code(error).startswith("SQLITE_BUSY") or time.monotonic() > until:
                 raise
             time.sleep(POLL_SECONDS)
         else:
@@ -215,11 +215,15 @@ def run_lock(*, wait: bool) -> Iterator[bool]:
 
 def explain(error: DBAPIError) -> str | None:
     """See `database.Store`."""
-    code = getattr(error.orig, "sqlite_errorname", "")
+    code = _code(error)
     for prefix, reason in REASONS.items():
         if code.startswith(prefix):
             return f"the store {_path()} {reason}"
     return None
+
+
+def _code(error: DBAPIError) -> str:
+    return getattr(error.orig, "sqlite_errorname", "")
 
 
 def _path() -> str:
