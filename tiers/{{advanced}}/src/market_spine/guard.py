@@ -51,6 +51,11 @@ class Claim(NamedTuple):
     last: date
 
 
+def over_days(resource: str, symbols: Iterable[str] | None, first: date, last: date) -> list[Claim]:
+    """Claims of some symbols, or of all, over a range of dates."""
+    return [Claim(resource, symbol, first, last) for symbol in symbols or [EVERY]]
+
+
 def claim_for(
     connection: Connection, root_id: UUID, claims: Iterable[Claim], on_conflict: OnConflict
 ) -> None:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, text
 
-from market_spine import presence
+from market_spine import ledger, presence
 
 HOUR, MINUTES = 3600, 5  # what "lately" is, in seconds; and for the throughput, in minutes
 
@@ -78,8 +78,8 @@ def health(connection: Connection) -> Health:
     letters = dict.fromkeys(("execution", "record"), 0)
     letters |= {row[0]: row[1] for row in connection.execute(OPEN_LETTERS)}
     processes = dict.fromkeys(("worker", "relay", "beat"), 0)
-    for process in presence.seen(connection):
-        processes[process.role] += process.is_alive
+    for process in presence.alive(connection):
+        processes[process.role] += 1
     return Health(datetime.now(UTC), work, letters, processes)
 
 
@@ -101,6 +101,10 @@ def _work(row: Any) -> Work:
 # --- for Prometheus ------------------------------------------------------------------------------
 
 # Of each figure: its name there, and its help.
+COUNTS = (
+    ("executions", "Executions that have not ended.", ledger.LIVE),
+    ("ended_last_hour", "Executions that ended in the last hour.", ledger.TERMINAL),
+)
 GAUGES = {
     "oldest_queued_seconds": "Age of the oldest execution that could have been begun.",
     "past_lease": "Executions that run under a lease that has expired.",
@@ -122,24 +126,13 @@ def prometheus(found: Health) -> str:
     def of(work: Work, **more: str) -> dict[str, str]:
         return {"lane": work.lane, "pipeline": work.pipeline, **more}
 
-    gauge(
-        "executions",
-        "Executions that have not ended.",
-        [
+    for name, told, statuses in COUNTS:
+        counts = [
             (of(work, status=status), getattr(work, status))
             for work in found.work
-            for status in ("queued", "running", "waiting")
-        ],
-    )
-    gauge(
-        "ended_last_hour",
-        "Executions that ended in the last hour.",
-        [
-            (of(work, status=status), getattr(work, status))
-            for work in found.work
-            for status in ("succeeded", "failed", "cancelled")
-        ],
-    )
+            for status in statuses
+        ]
+        gauge(name, told, counts)
     for name, told in GAUGES.items():
         gauge(name, told, [(of(work), getattr(work, name)) for work in found.work])
     gauge(

@@ -9,7 +9,6 @@ claim without a lease that expires.
 import logging
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from functools import wraps
 from threading import Event, Lock, Thread
 from typing import TYPE_CHECKING, Any
@@ -76,8 +75,7 @@ class Holder:
             self._renew()
             if self._ended.wait(self.seconds / RENEWALS):
                 break
-        with suppress(StoreError), database.transaction() as connection:
-            presence.leave(connection, self.id)
+        presence.leave(self.id)
 
     def _renew(self) -> None:
         with self._guard:

@@ -1,10 +1,13 @@
 """The processes that carry executions out, hand them on or begin them, by what they said last."""
 
+from contextlib import suppress
 from datetime import datetime
 from typing import Literal, NamedTuple
 
-from sqlalchemy import Connection, delete, func, select, text
+from sqlalchemy import ColumnElement, Connection, delete, func, select, text
 
+from market_spine import database
+from market_spine.errors import StoreError
 from market_spine.schema import processes
 
 Role = Literal["worker", "relay", "beat"]
@@ -28,7 +31,6 @@ class Process(NamedTuple):
     role: Role
     started_at: datetime
     seen_at: datetime
-    is_alive: bool
 
 
 def tell(connection: Connection, role: Role, process_id: str) -> None:
@@ -36,21 +38,24 @@ def tell(connection: Connection, role: Role, process_id: str) -> None:
     connection.execute(TELL, {"id": process_id, "role": role})
 
 
-def leave(connection: Connection, process_id: str) -> None:
-    """Say that a process ends, and forget those that ended long ago without saying so."""
-    long_ago = func.clock_timestamp() - func.make_interval(0, 0, 0, 0, 0, 0, FORGOTTEN_SECONDS)
-    connection.execute(
-        delete(processes).where(
-            (processes.c.id == process_id) | (processes.c.seen_at < long_ago),
-        )
-    )
+def leave(process_id: str) -> None:
+    """Say that a process ends, and forget those that ended long ago without saying so.
+
+    Without the store it is left unsaid: who says nothing is taken to be gone.
+    """
+    gone = (processes.c.id == process_id) | (processes.c.seen_at < _ago(FORGOTTEN_SECONDS))
+    with suppress(StoreError), database.transaction() as connection:
+        connection.execute(delete(processes).where(gone))
 
 
-def seen(connection: Connection, role: Role | None = None) -> list[Process]:
-    """The processes of a role, or of all, and whether each has been heard of lately."""
-    since = func.clock_timestamp() - func.make_interval(0, 0, 0, 0, 0, 0, ALIVE_SECONDS)
-    chosen = select(processes, (processes.c.seen_at > since).label("is_alive"))
+def alive(connection: Connection, role: Role | None = None) -> list[Process]:
+    """The processes of a role, or of all, that have been heard of lately."""
+    chosen = select(processes).where(processes.c.seen_at > _ago(ALIVE_SECONDS))
     if role is not None:
         chosen = chosen.where(processes.c.role == role)
     rows = connection.execute(chosen.order_by(processes.c.role, processes.c.id))
     return [Process(**row._mapping) for row in rows]
+
+
+def _ago(seconds: float) -> ColumnElement[datetime]:
+    return func.clock_timestamp() - func.make_interval(0, 0, 0, 0, 0, 0, seconds)

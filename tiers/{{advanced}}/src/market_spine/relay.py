@@ -81,10 +81,9 @@ def serve(stopping: Event) -> None:
             if not waits:
                 log.warning("the relay waits for the store: %s", error)
             waits, handed_on = True, 0
-        if handed_on < BATCH and stopping.wait(POLL_SECONDS):
+        if stopping.wait(POLL_SECONDS if handed_on < BATCH else 0):
             break
-    with database.transaction() as connection:
-        presence.leave(connection, myself)
+    presence.leave(myself)
 
 
 def dispatch_due() -> int:

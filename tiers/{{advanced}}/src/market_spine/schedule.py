@@ -202,8 +202,7 @@ def serve(stopping: Event) -> None:
             if not waits:
                 log.warning("beat waits for the store: %s", error)
             waits, seconds = True, RETRY_SECONDS
-    with database.transaction() as connection:
-        presence.leave(connection, myself)
+    presence.leave(myself)
 
 
 def submit(schedule: Schedule, tick: datetime) -> None:

@@ -41,8 +41,11 @@ def fails() -> dict[str, float]:
     return {"secret": 1 / 0}
 """
 
-# A request whose body never comes to its end.
-UNFINISHED = b"POST /executions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{"
+# A request whose body never comes; it asks to be told once the body is waited for.
+UNFINISHED = (
+    b"POST /executions HTTP/1.1\r\nHost: localhost\r\n"
+    b"Content-Length: 9\r\nExpect: 100-continue\r\n\r\n"
+)
 
 
 @pytest.fixture
@@ -143,6 +146,7 @@ def test_nothing_begins_while_open_requests_may_finish(tmp_path: Path) -> None:
         address = str(where.hostname), where.port or 0
         with socket.create_connection(address) as unfinished:
             unfinished.sendall(UNFINISHED)
+            assert unfinished.recv(1024).startswith(b"HTTP/1.1 100")
             api.process.send_signal(signal.SIGTERM)
             until_refused(address)
             environment = {**os.environ, "DATABASE_URL": url, "SPINE_MIGRATIONS": "migrations"}

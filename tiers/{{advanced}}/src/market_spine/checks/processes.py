@@ -9,7 +9,7 @@ from market_spine.checks import Finding
 def check() -> Iterator[Finding]:
     """See that each role has somebody who was heard of lately."""
     with database.snapshot() as connection:
-        alive = {one.role for one in presence.seen(connection) if one.is_alive}
+        alive = {process.role for process in presence.alive(connection)}
     lost = {
         "worker": "nobody carries out what is submitted",
         "relay": "nobody tells the broker again what it lost, or takes back what lost its worker",

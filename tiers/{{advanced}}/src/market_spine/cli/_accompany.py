@@ -22,7 +22,7 @@ def accompanied(follow: Follow) -> Follow:
 
     @wraps(follow)
     def with_company(execution: Execution) -> Execution:
-        if execution.status in ledger.TERMINAL or not hasattr(backends.chosen(), "work"):
+        if execution.status in ledger.TERMINAL or not backends.has_workers():
             return follow(execution)
         ended = Event()
         company = Thread(target=_keep_company, args=(ended,))
@@ -48,6 +48,6 @@ def _keep_company(ended: Event) -> None:
 def _is_nobody_there() -> bool:
     try:
         with database.snapshot() as connection:
-            return not any(one.is_alive for one in presence.seen(connection, "worker"))
+            return not presence.alive(connection, "worker")
     except StoreError:
         return False  # which whoever follows will say

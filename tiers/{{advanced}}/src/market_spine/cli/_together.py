@@ -1,10 +1,9 @@
 """What `spine dev` runs where the work is done by processes of its own."""
 
-import signal
 import sys
-from threading import Event
 
 from market_spine import broker, companions, database
+from market_spine.cli._signals import stopped_by_signal
 
 POLL_SECONDS = 0.2
 
@@ -17,9 +16,7 @@ def dev_together(port: int | None) -> None:
     """
     database.engine()  # held for all of them, as is the broker, where they are this repo's own
     broker.url()
-    stopping = Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
+    stopping = stopped_by_signal()
     api = ["api", "--host", "127.0.0.1", *([] if port is None else ["--port", str(port)])]
     commands = {"api": api, "worker": ["worker"], "relay": ["relay"], "beat": ["beat"]}
     with companions.running(commands) as processes:

@@ -27,7 +27,7 @@ def ready(role: Annotated[Role, typer.Argument(help="Of the process.")]) -> None
 
     host = process_id().rpartition(":")[0]
     with database.snapshot() as connection:
-        seen = presence.seen(connection, role.value)
-    alive = [one for one in seen if one.is_alive and one.id.rpartition(":")[0] == host]
-    print(f"{len(alive)} of role {role.value} on {host}")
-    sys.exit(0 if alive else 1)
+        alive = presence.alive(connection, role.value)
+    here = [process for process in alive if process.id.rpartition(":")[0] == host]
+    print(f"{len(here)} of role {role.value} on {host}")
+    sys.exit(0 if here else 1)

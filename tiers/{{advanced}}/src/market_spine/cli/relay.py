@@ -1,9 +1,8 @@
 """spine relay: hand executions on to the broker, and take back what has lost its worker."""
 
-import signal
-from threading import Event
-
 import typer
+
+from market_spine.cli._signals import stopped_by_signal
 
 
 def register(app: typer.Typer) -> None:
@@ -15,7 +14,4 @@ def relay() -> None:
     """Tell the broker what it was not told or lost, and requeue what has lost its worker."""
     from market_spine import relay
 
-    stopping = Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
-    relay.serve(stopping)
+    relay.serve(stopped_by_signal())

@@ -1,11 +1,9 @@
 """spine beat, spine schedules: submit what is due, and see what is due when."""
 
-import signal
-from threading import Event
-
 import typer
 
 from market_spine.cli._output import AsJson, print_rows
+from market_spine.cli._signals import stopped_by_signal
 
 COLUMNS = {
     "schedule": "schedule",
@@ -28,10 +26,7 @@ def beat() -> None:
     """Submit what the schedules say, each tick once, however many beats there are."""
     from market_spine import schedule
 
-    stopping = Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
-    schedule.serve(stopping)
+    schedule.serve(stopped_by_signal())
 
 
 def list_schedules(as_json: AsJson = False) -> None:

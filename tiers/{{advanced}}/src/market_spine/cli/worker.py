@@ -25,7 +25,6 @@ def worker(
     from market_spine.errors import RequestError
     from market_spine.settings import settings
 
-    work = getattr(backends.chosen(), "work", None)
-    if work is None:
+    if not backends.has_workers():
         raise RequestError("the backend in use has no workers of its own: unset SPINE_BACKEND")
-    work(processes or settings().spine_worker_processes, lane)
+    backends.chosen().work(processes or settings().spine_worker_processes, lane)

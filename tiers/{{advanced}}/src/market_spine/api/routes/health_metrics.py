@@ -75,7 +75,7 @@ def read_health_metrics(
 def readyz_of_role(role: Role) -> RoleReady:
     """Tell whether a process of this role has been heard of lately."""
     with database.snapshot() as connection:
-        alive = sum(process.is_alive for process in presence.seen(connection, role))
+        alive = presence.alive(connection, role)
     if not alive:
         raise StoreError(f"no {role} has been heard of lately: start one with spine {role}")
-    return RoleReady(role=role, processes=alive)
+    return RoleReady(role=role, processes=len(alive))
