@@ -57,6 +57,24 @@ def test_a_store_of_another_version_is_named(args: list[str], spine: Spine) -> N
     spine(*args).fails(3, "spine.db", "another version", "otc_metrics_daily", "venue_count")
 
 
+def test_a_store_that_is_older_than_a_column_gets_it(spine: Spine) -> None:
+    """One that may be empty; with its index."""
+    spine.take(trade(price="wrong"))
+    spine.restart()
+    with closing(sqlite3.connect(spine.store)) as older:
+        older.execute("ALTER TABLE dead_letters DROP COLUMN field")
+        older.execute("DROP INDEX ix_executions_live")
+    (letter,) = spine("dead-letters", "list", "--json").json
+    assert (letter["field"], letter["closed_at"]) == (None, None)
+    with closing(sqlite3.connect(spine.store)) as mended:
+        assert mended.execute("PRAGMA index_info(ix_executions_live)").fetchall()
+    spine.take(trade(price="wrong", trade_id="other"))
+    assert {row["field"] for row in spine("dead-letters", "list", "--json").json} == {
+        None,
+        "price",
+    }
+
+
 @each_command
 def test_a_store_in_a_folder_that_is_not_there_is_named(
     args: list[str], spine: Spine, monkeypatch: pytest.MonkeyPatch

@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 from filelock import FileLock, Timeout
 from sqlalchemy import (
+    Column,
     ColumnElement,
     Connection,
     Engine,
@@ -30,6 +31,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.pool import NullPool
+from sqlalchemy.schema import CreateColumn
 from sqlalchemy.sql.dml import Insert
 
 from market_spine.errors import StoreError
@@ -84,11 +86,10 @@ def open_engine(url: str) -> Engine:
     event.listen(engine, "begin", _begin)
     event.listen(engine, "invalidate", _roll_back)
     with engine.connect().execution_options(read_only=True) as connection:
-        missing = _missing_tables(connection, path)
-    if missing:
+        is_whole = not _lacking(connection, path)
+    if not is_whole:
         with engine.begin() as connection:
-            connection.exec_driver_sql("PRAGMA user_version = 1")
-            metadata.create_all(connection)
+            _complete(connection, path)
     return engine
 
 
@@ -128,7 +129,25 @@ def _use_wal(connection: Connection) -> None:
             return
 
 
-def _missing_tables(connection: Connection, path: str) -> bool:
+def _complete(connection: Connection, path: str) -> None:
+    """Make the tables that are missing and, in those that are there, the columns and indexes."""
+    connection.exec_driver_sql("PRAGMA user_version = 1")
+    for column in _lacking(connection, path):
+        if isinstance(column, Column):
+            table = connection.dialect.identifier_preparer.format_table(column.table)
+            definition = CreateColumn(column).compile(dialect=connection.dialect)
+            connection.exec_driver_sql(f"ALTER TABLE {table} ADD COLUMN {definition}")
+    metadata.create_all(connection)
+    for index in chain.from_iterable(one.indexes for one in metadata.tables.values()):
+        index.create(connection, checkfirst=True)
+
+
+def _lacking(connection: Connection, path: str) -> list[Table | Column[Any]]:
+    """The tables and columns that `schema.py` has and the file has not.
+
+    Raises:
+        StoreError: the file is some other program's, or its rows lack what they must have.
+    """
     found: dict[str, set[str]] = {}
     for table, column in connection.exec_driver_sql(
         "SELECT m.name, c.name FROM sqlite_master AS m, pragma_table_info(m.name) AS c "
@@ -140,14 +159,21 @@ def _missing_tables(connection: Connection, path: str) -> bool:
             f"{path} is some other program's database (it has the table '{min(found)}'): "
             "name another file in DATABASE_URL"
         )
+    lacking: list[Table | Column[Any]] = []
     for name, table in metadata.tables.items():
-        lacks = {column.name for column in table.columns} - found.get(name, set())
-        if name in found and lacks:
-            raise StoreError(
-                f"{path} was made by another version (its table '{name}' lacks "
-                f"'{min(lacks)}'): move it away and ingest again, or use the version that made it"
-            )
-    return not metadata.tables.keys() <= found.keys()
+        if name not in found:
+            lacking.append(table)
+            continue
+        columns = [column for column in table.columns if column.name not in found[name]]
+        for column in columns:
+            if not column.nullable and column.server_default is None:
+                raise StoreError(
+                    f"{path} was made by another version (its table '{name}' lacks "
+                    f"'{column.name}'): move it away and ingest again, or use the version that "
+                    "made it"
+                )
+        lacking += columns
+    return lacking
 
 
 def insert_new(table: Table) -> Insert:
