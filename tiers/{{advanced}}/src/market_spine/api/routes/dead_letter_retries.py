@@ -16,7 +16,15 @@ router = APIRouter(prefix="/dead-letters", tags=["dead letters"], route_class=Th
 
 MOST = 100  # letters of one request
 
-LetterId = Annotated[UUID, Path(description="A dead letter's id.", examples=[examples.PARENT_ID])]
+RETRIED = {
+    "dead_letter_id": examples.DEAD_LETTER["id"],
+    "execution_id": examples.PARENT_ID,
+    "error": None,
+}
+
+LetterId = Annotated[
+    UUID, Path(description="A dead letter's id.", examples=[examples.DEAD_LETTER["id"]])
+]
 
 
 class Selection(BaseModel):
@@ -40,6 +48,8 @@ class Retried(BaseModel):
 
 class RetriedList(BaseModel):
     """What has become of each letter."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"items": [RETRIED]}]})
 
     items: list[Retried]
 

@@ -4,7 +4,8 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Path, Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.config import JsonDict
 
 from market_spine import database, health, presence
 from market_spine.api import docs
@@ -14,7 +15,32 @@ from market_spine.errors import StoreError
 router = APIRouter(tags=["health"], route_class=ThreadedRoute)
 
 TEXT = "text/plain; version=0.0.4"
-AS_TEXT: docs.Responses = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
+SOME_TEXT = 'market_spine_past_lease{lane="default",pipeline="otc_normalize"} 0\n'
+A_STRING = {"schema": {"type": "string"}, "example": SOME_TEXT}
+AS_TEXT: docs.Responses = {200: {"content": {"text/plain": A_STRING}}}
+
+WORK: JsonDict = {
+    "lane": "backfill",
+    "pipeline": "otc_backfill_day",
+    "queued": 4,
+    "running": 2,
+    "waiting": 0,
+    "past_lease": 0,
+    "oldest_queued_seconds": 1.5,
+    "succeeded": 3,
+    "failed": 0,
+    "cancelled": 0,
+    "finished_per_minute": 0.6,
+    "seconds_p50": 0.4,
+    "seconds_p95": 0.6,
+    "seconds_p99": 0.6,
+}
+HEALTH: JsonDict = {
+    "at": "2025-12-06T09:30:02.512003Z",
+    "work": [WORK],
+    "open_dead_letters": {"execution": 0, "record": 2},
+    "processes": {"worker": 1, "relay": 1, "beat": 1},
+}
 
 Role = Annotated[
     Literal["worker", "relay", "beat"], Path(description="Of a process.", examples=["worker"])
@@ -43,6 +69,8 @@ class WorkOfPipeline(BaseModel):
 class HealthMetrics(BaseModel):
     """How the system is, by its ledger."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [HEALTH]})
+
     at: datetime
     work: list[WorkOfPipeline]
     open_dead_letters: dict[str, int] = Field(description="By kind.")
@@ -52,6 +80,8 @@ class HealthMetrics(BaseModel):
 class RoleReady(BaseModel):
     """Processes of a role live."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"role": "worker", "processes": 2}]})
+
     role: Literal["worker", "relay", "beat"]
     processes: int = Field(description="How many.")
 
@@ -60,7 +90,9 @@ class RoleReady(BaseModel):
     "/health/metrics", response_model=HealthMetrics, responses=AS_TEXT | docs.failures(422, 503)
 )
 def read_health_metrics(
-    accept: Annotated[str, Header(description="text/plain: for Prometheus.")] = "application/json",
+    accept: Annotated[
+        str, Header(description="text/plain: for Prometheus.", examples=["text/plain"])
+    ] = "application/json",
 ) -> Any:
     """Show how the system is: JSON, or with `Accept: text/plain` the text that Prometheus reads."""
     with database.snapshot() as connection:

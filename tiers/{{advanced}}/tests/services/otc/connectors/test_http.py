@@ -307,7 +307,7 @@ def test_what_is_given_up_is_attempted_again_later(spine: Spine, server: Pages, 
     leases.hold(lambda _: None)
     try:
         server.script = [*[status(503)] * TRIES, page(T1)]
-        spine.submit("otc_ingest", connector="http", path=server.url)
+        dispatcher.submit("otc_ingest", {"connector": "http", "path": server.url})
     finally:
         leases.let_go()
     (row,) = spine.rows(executions)
