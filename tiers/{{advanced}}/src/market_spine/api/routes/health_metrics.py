@@ -17,7 +17,11 @@ router = APIRouter(tags=["health"], route_class=ThreadedRoute)
 TEXT = "text/plain; version=0.0.4"
 SOME_TEXT = 'market_spine_past_lease{lane="default",pipeline="otc_normalize"} 0\n'
 A_STRING = {"schema": {"type": "string"}, "example": SOME_TEXT}
-AS_TEXT: docs.Responses = {200: {"content": {"text/plain": A_STRING}}}
+AS_TEXT: docs.Responses = {
+    200: {
+        "content": {"text/plain": A_STRING},
+    }
+}
 
 WORK: JsonDict = {
     "lane": "backfill",
