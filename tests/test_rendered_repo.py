@@ -1,7 +1,8 @@
 """A rendered repo keeps its own promises: its code is clean, its demo passes on a fresh clone.
 
-Its tests, which take longest, are run where users run them: by its README, in a fresh clone, and
-after a promotion from the tier below, with an owner's work in it (see `test_promotion.py`).
+Its tests, which take longest, are run where users run them: those of the lowest tier by its README,
+in a fresh clone, and the others' after a promotion from the tier below, with an owner's work in it
+(see `test_promotion.py`).
 """
 
 import sys
