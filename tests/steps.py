@@ -4,6 +4,7 @@ Every command runs as on a user's machine: without this test run's own environme
 test says so, without a terminal; what it printed is shown when it fails.
 """
 
+import csv
 import os
 import re
 import shlex
@@ -150,6 +151,12 @@ def files_of(repo: Path) -> dict[str, bytes]:
         for path in sorted(repo.rglob("*"))
         if path.is_file() and not {".git", ".venv"} & set(path.relative_to(repo).parts)
     }
+
+
+def expected_metrics() -> list[dict[str, str]]:
+    """What the oracle says of the sample."""
+    with (ROOT / "data/otc_expected_metrics.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
 
 
 class Block(NamedTuple):
