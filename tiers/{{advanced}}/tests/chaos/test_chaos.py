@@ -1,11 +1,14 @@
 """Whatever is killed, stopped, emptied or repeated: the same result once, and a ledger in order."""
 
 import random
-import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import date
-from itertools import combinations
+from itertools import combinations, count
 from pathlib import Path
+from threading import Event, Thread
+from uuid import UUID
 
 import pytest
 
@@ -13,15 +16,31 @@ from market_spine import dispatcher
 from market_spine.errors import ResourceInUseError
 from market_spine.guard import OnConflict
 from market_spine.schema import dead_letters, executions, resource_claims
-from tests.chaos import faults
+from tests.chaos import faults, traps
 from tests.fleet import Fleet, fleet_in
+from tests.servers import Postgres
 from tests.support import REPO, Spine, spine_in
 
 DAYS = {"start_date": "2025-11-24", "end_date": "2025-12-03"}
 BACKFILL = {"path": str(REPO / "data/otc_sample.csv"), **DAYS}
-MOST_KILLS = 2  # in a round: an execution that is lost as often as it may be begun has failed
-KILLS = (faults.kill_child, faults.kill_worker, faults.kill_worker_alone, faults.pause_child)
 FAILS = "raise ZeroDivisionError('by zero')"
+ENDS = "return {}"
+SLOW = (
+    "import pathlib, time",
+    "while not pathlib.Path('go').exists():",
+    "    context.checkpoint('waiting', 0)",
+    "    time.sleep(0.02)",
+    "return {}",
+)
+SCHEDULES = """
+[often]
+pipeline = "ends"
+interval = 1
+[also-often]
+pipeline = "ends"
+interval = 2
+"""
+CALL_SECONDS = 0.3  # between two requests
 
 
 @pytest.fixture(scope="session")
@@ -48,65 +67,139 @@ def check(fleet: Fleet, expected: tuple[object, ...]) -> None:
     spine.check_ledger()
     assert result(spine) == expected
     assert spine.rows(resource_claims) == []
-    failed = [row["id"] for row in spine.executions() if row["status"] == "failed"]
+    failed = [row for row in spine.executions() if row["status"] == "failed"]
+    assert {row["pipeline"] for row in failed} <= {"fails"}
     letters = [
         row["execution_id"] for row in spine.rows(dead_letters) if row["kind"] == "execution"
     ]
-    assert sorted(letters) == sorted(failed)
-    fleet.until(lambda: fleet.mended(1, 1) and spine("doctor").code == 0)
-    assert all(
-        row["pipeline"] == "fails" for row in spine.executions() if row["status"] == "failed"
-    )
+    assert sorted(letters) == sorted(row["id"] for row in failed)
+    fleet.until(lambda: fleet.mended(1, 1, 1) and spine("doctor").code == 0)
 
 
-def begin(fleet: Fleet) -> None:
-    fleet.spine.pipeline("fails", FAILS)
-    dispatcher.submit("otc_backfill_range", BACKFILL)
-    dispatcher.submit("fails", {})
+def check_ticks(fleet: Fleet) -> None:
+    """Each tick was submitted at most once."""
+    rows = fleet.spine.rows(executions)
+    ticks = [row["idempotency_key"] for row in rows if row["trigger_source"] == "schedule"]
+    assert {tick.split()[1] for tick in ticks} == {"often", "also-often"}
+    assert len(ticks) == len({*ticks})
+
+
+class Caller(Thread):
+    """Somebody who submits over HTTP again and again, each time until it is answered."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        super().__init__(daemon=True)
+        self.answers: dict[str, UUID] = {}  # by the key
+        self.fleet = fleet
+        self.has_enough = Event()
+
+    def run(self) -> None:
+        for number in count():
+            while (answer := self.fleet.submitted(f"call-{number}", "ends")) is None:
+                self.has_enough.wait(CALL_SECONDS)
+            self.answers[f"call-{number}"] = answer
+            if self.has_enough.wait(CALL_SECONDS):
+                break
+
+    def check(self) -> None:
+        """What was answered is there, once."""
+        rows = self.fleet.spine.rows(executions)
+        found = {row["idempotency_key"]: row["id"] for row in rows if row["pipeline"] == "ends"}
+        assert {key: found.get(key) for key in self.answers} == {
+            key: str(answer) for key, answer in self.answers.items()
+        }
+
+
+@contextmanager
+def fleet_on(server: Postgres, folder: Path) -> Iterator[Fleet]:
+    """A fleet that everything may be done to."""
+    sources = str(REPO / "data")
+    with fleet_in(folder, server=server, may_hang=True, SPINE_API_SOURCES=sources) as fleet:
+        fleet.spine.pipeline("fails", FAILS)
+        fleet.spine.pipeline("ends", ENDS)
+        fleet.spine.pipeline("slow", *SLOW)
+        (folder / "schedules.toml").write_text(SCHEDULES)
+        yield fleet
+
+
+def submit(fleet: Fleet, key: str, pipeline: str, **body: object) -> UUID:
+    """Submit over HTTP until it is answered, with one API that is started again when it ends."""
+    answers: list[UUID] = []
+
+    def is_answered() -> bool:
+        fleet.mended(apis=1)
+        answers.extend(filter(None, [fleet.submitted(key, pipeline, **body)]))
+        return bool(answers)
+
+    fleet.until(is_answered)
+    return answers[0]
+
+
+def backfill(fleet: Fleet, key: str) -> UUID:
+    """Ask for the backfill; it waits for an earlier one."""
+    return submit(fleet, key, "otc_backfill_range", params=BACKFILL, on_conflict="queue")
+
+
+def come_to_rest(fleet: Fleet, **members: int) -> None:
+    """End what submits, and wait until all of it is done."""
+    fleet.calm()
+    fleet.until(lambda: fleet.mended(**members) and ticks_are_there(fleet))
+    for beat in fleet.alive("beat"):
+        beat.process.terminate()
+    fleet.until(lambda: not fleet.alive("beat"))
+    fleet.until(lambda: fleet.mended(**members | {"beats": 0}) and fleet.is_at_rest())
+
+
+def ticks_are_there(fleet: Fleet) -> bool:
+    asked = "SELECT count(DISTINCT split_part(idempotency_key, ' ', 2)) FROM executions"
+    return bool(fleet.one(f"{asked} WHERE trigger_source = 'schedule'") == 2)
 
 
 def test_random_faults_change_nothing(
-    number: int, seed: int, undisturbed: tuple[object, ...], tmp_path: Path
+    seed: int, undisturbed: tuple[object, ...], server: Postgres, tmp_path: Path
 ) -> None:
-    chance = random.Random(f"{seed} {number}")
-    kills = 0
-    with fleet_in(tmp_path) as fleet:
-        fleet.mended(workers=2, relays=2)
-        begin(fleet)
-        for _ in range(chance.randint(2, 6)):
-            time.sleep(chance.uniform(0, 2))
-            fleet.mended(workers=2, relays=2)
-            fault = chance.choice(faults.FAULTS)
-            if fault in KILLS:
-                kills += 1
-                if kills > MOST_KILLS:
-                    continue
-            fault(fleet, chance)
-        fleet.until(lambda: fleet.mended(2, 2) and fleet.is_at_rest())
+    members = {"workers": 3, "relays": 2, "beats": 2, "apis": 1}
+    with fleet_on(server, tmp_path) as fleet:
+        fleet.preamble = faults.FIVE_TIMES if seed % 2 else ""
+        fleet.mended(**members)
+        submit(fleet, "fails", "fails")
+        caller = Caller(fleet)
+        caller.start()
+        for number, step in enumerate(faults.plan(seed)):
+            backfill(fleet, f"backfill-{number}")
+            fleet.mended(**members)
+            faults.inflict(fleet, step)
+        fleet.calm()
+        caller.has_enough.set()
+        fleet.until(lambda: fleet.mended(**members) and not caller.is_alive())
+        come_to_rest(fleet, **members)
         check(fleet, undisturbed)
-
-
-POINTS = [("worker", *point) for point in faults.RUNNER_POINTS] + [
-    ("relay", *point) for point in faults.RELAY_POINTS
-]
+        check_ticks(fleet)
+        caller.check()
 
 
 def test_a_signal_at_a_named_point_changes_nothing(
-    number: int, seed: int, undisturbed: tuple[object, ...], tmp_path: Path
+    seed: int, undisturbed: tuple[object, ...], server: Postgres, tmp_path: Path
 ) -> None:
-    chance = random.Random(f"{seed} {number // len(POINTS)}")
-    role, point, side = chance.sample(POINTS, len(POINTS))[number % len(POINTS)]
-    trap = faults.trap(point, side, chance.choice(faults.SIGNALS))
-    with fleet_in(tmp_path) as fleet:
-        fleet.worker(trap=trap if role == "worker" else "")
-        fleet.relay(trap=trap if role == "relay" else "")
-        begin(fleet)
-        if role == "relay":  # let it have something to do
-            fleet.broker.flush()
-            fleet.until(lambda: "running" in fleet.statuses() or fleet.is_at_rest())
-            faults.kill_child(fleet, chance)
-        fleet.until(lambda: fleet.mended(1, 1) and fleet.is_at_rest())
+    """One of each role meets it, in the same round."""
+    members = {"workers": 1, "relays": 1, "beats": 1, "apis": 1}
+    with fleet_on(server, tmp_path) as fleet:
+        fleet.worker(trap=traps.trap("worker", seed))
+        fleet.relay(trap=traps.trap("relay", seed))
+        fleet.beat(trap=traps.trap("beat", seed))
+        fleet.api(trap=traps.trap("api", seed))
+        slow = submit(fleet, "slow", "slow")
+        fleet.until(lambda: fleet.mended(**members) and fleet.get(slow).started_at)
+        if fleet.get(slow).attempt == 1:  # or else the trap has made the relay take it back
+            faults.kill_process(str(fleet.get(slow).worker_id))
+        (fleet.folder / "go").touch()
+        submit(fleet, "fails", "fails")
+        backfill(fleet, "backfill")
+        trapped = [fleet.folder / f"trapped-{role}" for role in traps.POINTS]
+        fleet.until(lambda: fleet.mended(**members) and all(path.exists() for path in trapped))
+        come_to_rest(fleet, **members)
         check(fleet, undisturbed)
+        check_ticks(fleet)
 
 
 def test_of_a_hundred_backfills_at_once_those_that_overlap_are_never_live_together(
