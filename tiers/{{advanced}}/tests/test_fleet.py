@@ -109,6 +109,24 @@ def test_a_paused_worker_cannot_commit_behind_its_lease(fleet: Fleet) -> None:
     fleet.spine.check_ledger()
 
 
+def test_a_worker_that_was_away_for_longer_than_its_lease_gives_the_work_back(fleet: Fleet) -> None:
+    fleet.worker(1)  # and no relay that would take it back
+    execution = dispatcher.submit("slow", {})
+    fleet.until(lambda: fleet.get(execution.id).status == "running")
+    child = psutil.Process(int(str(fleet.get(execution.id).worker_id).rpartition(":")[2]))
+    child.suspend()
+    is_over = "SELECT lease_expires_at < clock_timestamp() FROM executions WHERE id = :id"
+    fleet.until(lambda: fleet.one(is_over, id=execution.id))
+    child.resume()
+    fleet.until(lambda: fleet.get(execution.id).status != "running")
+    assert (fleet.get(execution.id).status, fleet.get(execution.id).attempt) == ("queued", 2)
+    go(fleet)
+    fleet.relay()
+    fleet.until(fleet.is_at_rest)
+    assert fleet.statuses() == {"succeeded": 1}
+    fleet.spine.check_ledger()
+
+
 def test_an_attempt_that_fails_is_made_again_and_the_last_leaves_a_letter(fleet: Fleet) -> None:
     fleet.spine.pipeline("fails", "raise ZeroDivisionError('by zero')")
     fleet.worker(1)

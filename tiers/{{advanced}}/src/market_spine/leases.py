@@ -2,7 +2,7 @@
 
 A thread of each worker's process extends its leases, and tells that the process lives. Whoever
 cannot extend a lease stops: the run is cut off at its next checkpoint, and since all that it writes
-is fenced by the lease, nothing of it is kept. Backends that are guarded by the run lock instead
+is fenced by the lease, nothing of it is kept; what it ran is left to the next attempt. Backends that are guarded by the run lock instead
 claim without a lease that expires.
 """
 
@@ -17,7 +17,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import Connection, text
 
 from market_spine import database, presence
-from market_spine.errors import StoreError
+from market_spine.errors import SpineError, StoreError
 from market_spine.settings import settings
 from market_spine.stores.postgresql import process_id
 
@@ -41,6 +41,12 @@ log = logging.getLogger(__name__)
 Work = Callable[["Execution"], list["Execution"]]
 
 
+class LeaseLostError(SpineError):
+    """A run was cut off because its lease could not be extended."""
+
+    may_pass = True
+
+
 class Holder:
     """A worker's process: the leases that it holds, and the thread that extends them."""
 
@@ -49,6 +55,7 @@ class Holder:
         self.seconds = seconds
         self._lose = lose  # is told of an execution whose lease is gone
         self._held: dict[UUID, tuple[UUID, float]] = {}  # the token, and until when, by our clock
+        self._lost: set[UUID] = set()  # of those
         self._guard = Lock()
         self._ended = Event()
         self._thread = Thread(target=self._go_on, daemon=True)
@@ -64,6 +71,11 @@ class Holder:
         """Extend it no longer."""
         with self._guard:
             self._held.pop(execution.id, None)
+            self._lost.discard(execution.id)
+
+    def has_lost(self, execution: "Execution") -> bool:
+        """Whether it could not be extended."""
+        return execution.id in self._lost
 
     def end(self) -> None:
         """Hold nothing any more."""
@@ -96,6 +108,7 @@ class Holder:
                     self._held[execution_id] = token, asked + self.seconds
                 elif time.monotonic() > until:
                     log.warning("the lease of execution %s was lost: cut off", execution_id)
+                    self._lost.add(execution_id)
                     self._lose(execution_id)
 
     def _extend(self, connection: Connection, held: dict[UUID, tuple[UUID, float]]) -> set[UUID]:
@@ -145,6 +158,13 @@ def leased(work: Work) -> Work:
         _holder.take(execution)
         try:
             return work(execution)
+        except SpineError as error:
+            if not _holder.has_lost(execution):
+                raise
+            raise LeaseLostError(
+                "its worker, or the store, was away for longer than its lease "
+                "(SPINE_LEASE_SECONDS); nothing of its output was kept"
+            ) from error
         finally:
             _holder.let_go(execution)
 
