@@ -33,10 +33,13 @@ def app() -> Celery:
     made.conf.update(
         broker_url=broker.url(),
         broker_connection_retry_on_startup=True,
+        # No thread of the API waits for the connection of another, each of which may take its time.
+        broker_pool_limit=settings().spine_api_threads,
         broker_transport_options={
             "visibility_timeout": VISIBILITY_SECONDS,
             "socket_timeout": BROKER_SECONDS,
             "socket_connect_timeout": BROKER_SECONDS,
+            "max_retries": 0,  # to connect: whoever submits waits once, and the relay tries again
         },
         task_ignore_result=True,
         task_acks_late=True,
