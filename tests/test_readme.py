@@ -19,8 +19,10 @@ def follow(readme: Path, **more: str) -> str:
     """Do what a README says, as if it were pasted; returns what was seen."""
     folder = shlex.quote(str(readme.parent))
     pasted = [f"cd {folder}\n{block.text}" for block in blocks_of(readme) if not block.reason]
-    script = readme.parent.parent / "pasted.sh"
-    script.write_text("set -ex\n" + "\n".join(pasted), "utf-8")
+    script, jobs = readme.parent.parent / "pasted.sh", readme.parent.parent / "jobs"
+    # Where a command fails, what runs beside it would hold on to the output for ever.
+    trap = f"trap 'jobs -p >{jobs}; xargs kill <{jobs} 2>/dev/null || true' EXIT"
+    script.write_text("\n".join(["set -ex", trap, *pasted]), "utf-8")
     port = str(free_port())
     return run("sh", script, cwd=readme.parent, exit_code=0, SPINE_API_PORT=port, **more).stdout
 
@@ -52,7 +54,7 @@ def test_only_tiers_above_are_named_for_a_promotion(rendered: Path, tier: str) -
 def test_a_command_that_fails_is_noticed(tmp_path: Path) -> None:
     readme = tmp_path / "repo/README.md"
     readme.parent.mkdir()
-    text = "# A repo\n\n```sh\ntrue\n```\n\n{note}```sh\nfalse\ntrue\n```\n"
+    text = "# A repo\n\n```sh\nsleep 1000 &\n```\n\n{note}```sh\nfalse\ntrue\n```\n"
     readme.write_text(text.format(note="<!-- not run: it fails -->\n"), "utf-8")
     follow(readme)
     readme.write_text(text.format(note=""), "utf-8")
