@@ -112,9 +112,9 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
 
 
 @pytest.fixture
-def broken(fleet: Fleet) -> Path:
+def broken(tmp_path: Path) -> Path:
     """Where the code is in a state in which nothing that does work can be loaded, nor the leaf."""
-    package = fleet.folder / "broken" / "market_spine"
+    package = tmp_path / "broken" / "market_spine"
     shutil.copytree(PACKAGE, package)
     services = {*package.glob("services/*/**/*.py")}
     services -= {*package.rglob("__init__.py"), *package.rglob("queries.py")}
@@ -122,6 +122,30 @@ def broken(fleet: Fleet) -> Path:
     for file in (package / "runner.py", package / f"pipelines/{LEAF}.py", *services):
         file.write_text("def broken(:")
     return package.parent
+
+
+def test_every_other_module_can_be_loaded_without(broken: Path) -> None:
+    script = """
+from importlib import import_module
+from pkgutil import walk_packages
+import market_spine
+
+for module in walk_packages(market_spine.__path__, "market_spine."):
+    if not module.name.endswith("__main__"):
+        try:
+            import_module(module.name)
+        except SyntaxError:
+            print(module.name.removeprefix("market_spine."))
+"""
+    told = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "PYTHONPATH": str(broken)},
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    names = [name for name in told.stdout.split() if not name.startswith("services.")]
+    assert names == [f"pipelines.{LEAF}", "runner"]
 
 
 def test_work_is_accepted_where_nothing_that_does_it_can_be_loaded(
