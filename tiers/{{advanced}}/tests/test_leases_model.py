@@ -314,5 +314,5 @@ class WorkersMachine(LedgerMachine):
 
 
 def test_the_ledger_of_two_workers_equals_the_model() -> None:
-    chosen = settings(max_examples=scaled(15), stateful_step_count=60)
+    chosen = settings(max_examples=scaled(25), stateful_step_count=60)
     run_state_machine_as_test(WorkersMachine, settings=chosen)
