@@ -1,5 +1,7 @@
 """A replay finds whatever in silver and gold is not what bronze gives, and changes nothing."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from decimal import Decimal
 from typing import Any
 
@@ -17,6 +19,7 @@ from sqlalchemy import (
 )
 
 from market_spine import database, progress
+from market_spine.deadline import query_seconds
 from market_spine.schema import (
     metadata,
     otc_metrics_daily,
@@ -24,9 +27,9 @@ from market_spine.schema import (
     otc_trades,
     otc_trades_raw,
 )
-from market_spine.services.otc.replay import NAMED
+from market_spine.services.otc.replay import KEYS, NAMED
 from tests import model
-from tests.support import REPO, Spine
+from tests.support import REPO, Spine, spine_in
 from tests.tape import trade
 
 SUNDAY, MONDAY, TUESDAY, WEDNESDAY, THURSDAY = (
@@ -37,14 +40,42 @@ BAD = trade("BAD", trade_ts="2025-11-24T15:00:00")  # without a zone
 CORRECTION = trade(event="correction", price="11", reported_at="2025-11-24T16:00:00Z")
 
 
-@pytest.fixture
-def filled(spine: Spine) -> Spine:
+def fill(spine: Spine) -> Spine:
     """Trades that were corrected, cancelled, sent twice or with other content, and a letter."""
     cancel = trade("T2", event="cancel", reported_at="2025-11-24T17:00:00Z")
     spine.take(trade(), trade("T2"), trade("T3", symbol="BOLT"), BAD)
     spine.take(CORRECTION, trade("T2"), trade("T3", symbol="BOLT", price="9"), at=WEDNESDAY)
     spine.take(cancel, trade("T4", price="12"), at=TUESDAY)
     return spine
+
+
+@pytest.fixture
+def filled(spine: Spine) -> Spine:
+    """A store of the test's own."""
+    return fill(spine)
+
+
+@pytest.fixture(scope="module")
+def shared(store: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spine]:
+    """A store that tests leave as it was."""
+    with spine_in(tmp_path_factory.mktemp("shared"), store) as spine:
+        yield fill(spine)
+
+
+@contextmanager
+def written(*changes: Executable) -> Iterator[None]:
+    """What somebody does to the tables, and undoes in the end."""
+    with database.transaction() as connection:
+        kept = {table: connection.execute(select(table)).all() for table in KEYS}
+        for change in changes:
+            connection.execute(change)
+    try:
+        yield
+    finally:
+        with database.transaction() as connection:
+            for table, rows in kept.items():
+                connection.execute(delete(table))
+                connection.execute(insert(table), [row._asdict() for row in rows])
 
 
 def replayed(spine: Spine, *args: object) -> tuple[int, dict[str, Any]]:
@@ -79,14 +110,14 @@ def test_what_the_pipelines_made_of_the_sample_does_not_differ(spine: Spine) -> 
     assert replayed(spine, "--as-of", "2100-01-01T00:00:00Z")[0] == 0
 
 
-def test_corrections_cancels_and_conflicts_are_replayed(filled: Spine) -> None:
-    before = everything(filled)
-    code, found = replayed(filled)
+def test_corrections_cancels_and_conflicts_are_replayed(shared: Spine) -> None:
+    before = everything(shared)
+    code, found = replayed(shared)
     assert (code, found[SILVER], found[GOLD]) == (0, equal(6), equal(2))
     assert (found["records"], found["rejected"]) == (9, 2)
     for at in (MONDAY, TUESDAY, WEDNESDAY):
-        assert replayed(filled, "--as-of", at)[0] == 0
-    assert everything(filled) == before
+        assert replayed(shared, "--as-of", at)[0] == 0
+    assert everything(shared) == before
 
 
 def test_an_empty_store_is_what_an_empty_bronze_gives(spine: Spine) -> None:
@@ -173,28 +204,26 @@ WRITTEN: dict[str, tuple[Executable, str, str, tuple[Any, ...]]] = {
 
 
 @pytest.mark.parametrize("name", WRITTEN)
-def test_what_somebody_wrote_to_the_tables_is_named(name: str, filled: Spine) -> None:
+def test_what_somebody_wrote_to_the_tables_is_named(name: str, shared: Spine) -> None:
     change, table, kind, values = WRITTEN[name]
-    with database.transaction() as connection:
-        connection.execute(change)
-    before = everything(filled)
-    code, found = replayed(filled)
+    with written(change):
+        before = everything(shared)
+        code, found = replayed(shared)
+        shown = shared("replay").out
+        assert everything(shared) == before
     (difference,) = found[table]["differences"]
     assert (code, difference["kind"]) == (1, kind)
     assert tuple(difference[part] for part in ("column", "stored", "replayed")) == values
     assert found[table][{"differs": "differ"}.get(kind, kind)] == 1
     assert found[{SILVER: GOLD, GOLD: SILVER}[table]]["differences"] == []
-    assert everything(filled) == before
-    shown = filled("replay").out
     assert all(part in shown for part in (table, kind) if part)
 
 
-def test_the_key_names_the_row(filled: Spine) -> None:
-    with database.transaction() as connection:
-        connection.execute(delete(otc_trades).where(STANDS))
-        connection.execute(delete(otc_metrics_daily).where(BOLT))
+def test_the_key_names_the_row(shared: Spine) -> None:
+    with written(delete(otc_trades).where(STANDS), delete(otc_metrics_daily).where(BOLT)):
+        _, found = replayed(shared)
     (trade_key,), (day_key,) = (
-        [difference["key"] for difference in replayed(filled)[1][table]["differences"]]
+        [difference["key"] for difference in found[table]["differences"]]
         for table in (SILVER, GOLD)
     )
     assert trade_key == {
@@ -214,25 +243,21 @@ def test_of_many_differences_all_are_counted_and_some_named(spine: Spine) -> Non
     assert len(found[SILVER]["differences"]) == NAMED
 
 
-def test_as_of_an_instant_only_what_was_known_then_is_compared(filled: Spine) -> None:
-    def differs(row: ColumnElement[bool]) -> list[str]:
-        """The instants, and the present, as of which a change of these rows is found."""
-        with database.transaction() as connection:
-            connection.execute(update(otc_trades).where(row).values(venue="ALFA"))
+def test_as_of_an_instant_only_what_was_known_then_is_compared(shared: Spine) -> None:
+    def found(row: ColumnElement[bool]) -> list[str]:
+        """The instants as of which a change of these rows is found; "" is the present."""
         asked = {at: ("--as-of", at) for at in (SUNDAY, MONDAY, TUESDAY, WEDNESDAY)} | {"": ()}
-        found = [at for at, args in asked.items() if replayed(filled, *args)[0] == 1]
-        with database.transaction() as connection:
-            connection.execute(update(otc_trades).where(row).values(venue=None))
-        return found
+        with written(update(otc_trades).where(row).values(venue="ALFA")):
+            return [at for at, args in asked.items() if replayed(shared, *args)[0] == 1]
 
-    assert differs(CLOSED) == [MONDAY, TUESDAY, ""]
-    assert differs(STANDS) == [WEDNESDAY, ""]
-    code, found = replayed(filled, "--as-of", MONDAY)
-    assert (code, found["captures"], found[SILVER], GOLD in found) == (0, 1, equal(3), False)
+    assert found(CLOSED) == [MONDAY, TUESDAY, ""]
+    assert found(STANDS) == [WEDNESDAY, ""]
+    code, monday = replayed(shared, "--as-of", MONDAY)
+    assert (code, monday["captures"], monday[SILVER], GOLD in monday) == (0, 1, equal(3), False)
 
 
-def test_as_of_what_is_no_instant_is_refused(spine: Spine) -> None:
-    spine("replay", "--as-of", "2025-12-08").fails(2, "--as-of", "zone")
+def test_as_of_what_is_no_instant_is_refused(shared: Spine) -> None:
+    shared("replay", "--as-of", "2025-12-08").fails(2, "--as-of", "zone")
 
 
 # --- what has not come so far yet --------------------------------------------------------------
@@ -268,6 +293,14 @@ def test_a_day_that_is_not_computed_yet_or_stale_is_left_out(filled: Spine) -> N
     assert (code, found[GOLD]["differ"], found[GOLD]["missing"]) == (1, 1, 1)
 
 
+def test_a_day_that_cannot_be_computed_is_left_out(spine: Spine) -> None:
+    spine.capture(*(trade(f"T{n}", price="10000000", size="100000") for n in range(10)))
+    spine.run("otc_normalize")
+    spine.submit("otc_compute_daily_metrics").fails(1, "ACME", "9.2 * 10^12")
+    code, found = replayed(spine)
+    assert (code, found["days_left_out"], found[SILVER]) == (0, 1, equal(10))
+
+
 # --- while others work -------------------------------------------------------------------------
 
 
@@ -277,7 +310,9 @@ def test_a_replay_waits_for_nobody(filled: Spine) -> None:
     with database.transaction() as connection:
         database.store().transaction_lock(connection, SILVER)
         connection.execute(update(otc_trades).values(venue="ALFA"))
+        limit = query_seconds.set(60)  # or it would wait for ever
         assert replayed(filled)[0] == 0
+        query_seconds.reset(limit)
         connection.rollback()
 
 
