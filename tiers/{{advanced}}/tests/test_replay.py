@@ -82,7 +82,8 @@ def replayed(spine: Spine, *args: object) -> tuple[int, dict[str, Any]]:
     """The exit code, and what was found by table."""
     ended = spine("replay", *args, "--json")
     found = ended.json
-    return ended.code, {**found, **{one.pop("table"): one for one in found.pop("tables")}}
+    tables = {one.pop("table"): one for one in found.pop("tables")}
+    return ended.code, found | tables
 
 
 def everything(spine: Spine) -> dict[str, list[dict[str, Any]]]:
