@@ -8,9 +8,14 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import owner
 import pytest
@@ -20,8 +25,10 @@ from steps import (
     Answered,
     at_a_terminal,
     commit_all,
+    environment,
     files_of,
     finish,
+    free_port,
     lend,
     run,
     whole_suite,
@@ -420,9 +427,9 @@ QUESTIONS = (
 )
 
 
-def spine(repo: Path, *command: str, exit_code: int = 0) -> str:
+def spine(repo: Path, *command: str, exit_code: int = 0, **more: str) -> str:
     """What the repo's own command line says."""
-    return run(repo / ".venv/bin/spine", *command, cwd=repo, exit_code=exit_code).stdout
+    return run(repo / ".venv/bin/spine", *command, cwd=repo, exit_code=exit_code, **more).stdout
 
 
 def rows(repo: Path) -> list[tuple[str, dict[str, str]]]:
@@ -472,3 +479,69 @@ def test_a_living_repo_goes_up_with_its_data_and_passes_every_test(
     assert [spine(repo, *question) for question in QUESTIONS] == answers
     old_id = next(row["id"] for table, row in before if table == "executions")
     assert json.loads(spine(repo, "executions", "show", old_id, "--json"))["id"] == old_id
+
+
+# Leaves an execution in its store as a kill does: it runs, and nobody runs it.
+KILLED = """
+from market_spine import database, dispatcher, ledger
+
+with database.transaction() as connection:
+    execution = dispatcher.submit_in(connection, "otc_normalize", {})
+    ledger.claim(connection, execution.id)
+    print(execution.id)
+"""
+WITHIN = 120  # seconds, for what takes five
+
+
+@pytest.mark.parametrize("tier", TIERS[2:], indirect=True, scope="session")
+def test_a_store_goes_up_more_than_one_tier_at_once(
+    tier: str, settled: Path, published: Path, tmp_path: Path
+) -> None:
+    """It is read where it is, brought over, and what it had begun is ended by the higher tier."""
+    repo = living(published, tmp_path / "repo", TIERS[0])
+    lend(settled / ".venv", repo)
+    run("make", "demo", cwd=repo)
+    letters = ("dead-letters", "list", "--kind", "record", "--limit", "1000", "--json")
+    asked = [QUESTIONS[0], letters]
+    answers = [spine(repo, *question) for question in asked]
+    killed = run(repo / ".venv/bin/python", "-c", KILLED, cwd=repo).stdout.strip()
+    said = run("make", "promote", f"TIER={tier}", cwd=repo, YES="1").stdout
+    steps = re.findall(r"^  \d+\. (.+)$", said.rpartition("What to type next:")[2], re.MULTILINE)
+
+    shutil.copy(repo / "spine.db", repo / "copy.db")
+    copy = {"DATABASE_URL": "sqlite:///copy.db"}
+    assert [spine(repo, *question, **copy) for question in asked] == answers
+    typed = [step for step in steps if step.split() != ["make", "test"]]
+    run("sh", "-exc", "\n".join(typed), cwd=repo)
+    assert [spine(repo, *question) for question in asked] == answers
+
+    with started(repo, "dev", "--port", str(free_port())):
+        deadline = time.monotonic() + WITHIN
+        while (found := shown(repo, killed))["finished_at"] is None:
+            assert time.monotonic() < deadline, found
+            time.sleep(0.5)
+    assert (found["status"], found["attempt"]) == ("succeeded", 2)
+
+
+def shown(repo: Path, execution_id: str) -> dict[str, Any]:
+    """An execution, as the repo's own command line shows it."""
+    found: dict[str, Any] = json.loads(spine(repo, "executions", "show", execution_id, "--json"))
+    return found
+
+
+@contextmanager
+def started(repo: Path, *command: str) -> Iterator[None]:
+    """A command of the repo that runs meanwhile."""
+    process = subprocess.Popen(
+        [repo / ".venv/bin/spine", *command],
+        cwd=repo,
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(WITHIN)

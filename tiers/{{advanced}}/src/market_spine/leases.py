@@ -2,8 +2,8 @@
 
 A thread of each worker's process extends its leases, and tells that the process lives. Whoever
 cannot extend a lease stops: the run is cut off at its next checkpoint, and since all that it writes
-is fenced by the lease, nothing of it is kept; what it ran is left to the next attempt. Backends that are guarded by the run lock instead
-claim without a lease that expires.
+is fenced by the lease, nothing of it is kept; what it ran is left to the next attempt. Backends
+that are guarded by the run lock instead claim without a lease that expires.
 """
 
 import logging
