@@ -157,7 +157,7 @@ def test_work_is_accepted_where_nothing_that_does_it_can_be_loaded(
             api.submit("otc_ingest", path="data/otc_sample.csv"),
             api.submit("otc_backfill_day", path="data/otc_sample.csv", day="2025-11-25"),
         ]
-        refused = api.http.post("/executions", json={"pipeline": LEAF, "params": {}})
+        refused = api.http.post("/executions", json={"pipeline": LEAF})
         assert (refused.status_code, refused.headers["content-type"]) == (422, PROBLEM)
         assert all(word in refused.json()["detail"] for word in (LEAF, "SyntaxError"))
         assert api.get("/executions")["items"] == accepted[::-1]

@@ -16,14 +16,13 @@ LATE = (
     "from sqlalchemy import text",
     "from market_spine import database, relay, runner",
     "from market_spine.errors import CancelledError, SourceUnavailableError",
-    "context.spawn('child', {{}})",
+    "context.spawn('child', {})",
     "if context.execution.attempt == 2:",
-    "    return {{}}",
+    "    return {}",
     "with database.transaction() as connection:",
     "    connection.execute(text('UPDATE executions SET lease_expires_at = clock_timestamp()'))",
     "assert relay.take_back_expired() == 1",
     "runner.run_pipeline(context.execution.id)",
-    "{comes_back}",
 )
 
 
@@ -56,7 +55,7 @@ def test_who_comes_back_too_late_changes_nothing(
     monkeypatch.setattr(backends, "chosen", QuietBackend)
     monkeypatch.setattr(leases, "_holder", Worker("one"))
     spine.pipeline("child", "return {}")
-    spine.pipeline("late", *(line.format(comes_back=comes_back) for line in LATE))
+    spine.pipeline("late", *LATE, comes_back)
     execution = dispatcher.submit("late", {})
     with suppress(KeyboardInterrupt):
         runner.run_pipeline(execution.id)
