@@ -5,6 +5,7 @@ import signal
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
+from uuid import UUID
 
 import psutil
 import pytest
@@ -17,6 +18,7 @@ from market_spine.schema import dead_letters, resource_claims
 from tests.fleet import Fleet, fleet_in
 from tests.support import REPO
 
+SAMPLE = REPO / "data/otc_sample.csv"
 WRITES = ("context.checkpoint('writing', 1, 1)", "return {}")
 SLOW = (
     "import time",
@@ -158,7 +160,7 @@ def test_a_worker_that_is_told_to_end_finishes_what_it_runs(fleet: Fleet) -> Non
 
 def backfill(first: int, last: int, on_conflict: OnConflict = "reject", **more: str) -> Execution:
     days = {"start_date": date(2025, 11, first), "end_date": date(2025, 11, last)}
-    params = {"path": str(REPO / "data/otc_sample.csv"), **days, **more}
+    params = {"path": str(SAMPLE), **days, **more}
     return dispatcher.submit("otc_backfill_range", params, on_conflict=on_conflict)
 
 
@@ -178,3 +180,16 @@ def test_two_backfills_that_overlap_are_never_live_together(fleet: Fleet) -> Non
     begun = fleet.get(waiting.id).started_at
     assert begun is not None
     assert begun > fleet.one(others_end, id=waiting.id)
+
+
+def test_who_types_it_may_wait_too(fleet: Fleet) -> None:
+    first = backfill(24, 26)
+    days = [f"-p{name}=2025-11-25" for name in ("start_date", "end_date")]
+    typed = ("run", "otc_backfill_range", *days, f"-ppath={SAMPLE}", "--no-wait")
+    fleet.spine(*typed).fails(2, str(first.id), "--queue")
+    waiting = fleet.spine.json(*typed, "--queue")
+    assert fleet.get(UUID(waiting["id"])).not_before == UNTIL_FREE
+    fleet.worker()
+    fleet.relay()
+    fleet.until(fleet.is_at_rest)
+    assert set(fleet.statuses()) == {"succeeded"}

@@ -84,7 +84,7 @@ def claim_for(
         what = "every symbol" if holder.key == EVERY else holder.key
         raise ResourceInUseError(
             f"execution {holder.root_id} has {what} from {holder.first} to {holder.last}: "
-            "wait for it, cancel it, or submit with on_conflict 'queue'"
+            "wait for it, cancel it, or submit with on_conflict 'queue' (spine run --queue)"
         )
 
 
