@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 
 import bench_api
+import bench_executions
 import bench_pipeline
 from harness import ROOT, Report, Tier, bench_folder, rendered
 
@@ -23,7 +24,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Measure a rendered tier against its bars.")
     parser.add_argument("--tier", default="basic")
     parser.add_argument("--trades", type=int, default=1_000_000)
-    parser.add_argument("--repeat", type=int, default=3, help="runs of `speed`; medians are shown")
+    parser.add_argument("--repeat", type=int, default=3, help="runs; medians are shown")
+    parser.add_argument("--jobs", type=int, default=1_000, help="of `executions`, at once")
     measurements: dict[str, Callable[[Tier], Report]] = {
         "speed": lambda tier: bench_pipeline.speed(tier, args.trades, args.repeat),
         "memory": lambda tier: bench_pipeline.memory(tier, args.trades),
@@ -34,11 +36,16 @@ def main() -> None:
         "reads": lambda tier: bench_api.reads(tier, args.trades),
         "submits": lambda tier: bench_api.submits(tier, args.trades),
     }
-    choices = [*measurements, *of_the_api, "all"]
+    of_the_fleet: dict[str, Callable[[Tier], Report]] = {
+        "executions": lambda tier: bench_executions.executions(tier, args.jobs, args.repeat),
+    }
+    choices = [*measurements, *of_the_api, *of_the_fleet, "all"]
     parser.add_argument("what", nargs="?", choices=choices, default="speed")
     args = parser.parse_args()
     with rendered(args.tier) as tier:
-        if (tier.folder / "src/market_spine/api").is_dir():
+        if tier.broker:
+            measurements |= of_the_fleet
+        elif (tier.folder / "src/market_spine/api").is_dir():
             measurements |= of_the_api
         reports = {
             name: measurement(tier)

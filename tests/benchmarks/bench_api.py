@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from bench_pipeline import loaded
-from harness import Bar, Report, Tier, bench_folder, environment, say, tape
+from harness import Bar, Report, Tier, bench_folder, say, tape
 
 READS = 400  # of each kind and size
 PAGE = 100  # trades
@@ -55,7 +55,7 @@ def served(tier: Tier, store: str) -> Iterator[str]:
     process = subprocess.Popen(
         [tier.command, "api", "--port", "0"],
         cwd=tier.folder,
-        env={**environment(store), "SPINE_API_SOURCES": str(bench_folder())},
+        env={**tier.environment(store), "SPINE_API_SOURCES": str(bench_folder())},
         stdout=subprocess.PIPE,
         text=True,
     )

@@ -58,21 +58,36 @@ texts = [["" if value is None else str(value) for value in day] for day in days]
 print(json.dumps({"rows": rows, "gold": texts}))
 """
 
-# The tier's own Postgres, for as long as standard input is open; a line of it names a database that
-# is made anew, and is answered by its URL.
-SERVE_POSTGRES = """
+# The tier's own servers, for as long as standard input is open. The first line tells where the
+# broker is, if there is one; each line that is read names a database that is made anew, and is
+# answered by its URL: then the broker is empty, too. With a broker, Postgres notes each commit's
+# instant.
+SERVE = """
+import os
 import sys
-from pathlib import Path
 from sqlalchemy import create_engine, make_url
 from market_spine import embedded
-with embedded.server(Path(sys.argv[1])) as url:
-    engine = create_engine(url, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        for name in map(str.strip, sys.stdin):
-            connection.exec_driver_sql(f"DROP DATABASE IF EXISTS {name}")
+os.makedirs(sys.argv[1])
+os.chdir(sys.argv[1])
+def engine_of(url):
+    return create_engine(url, isolation_level="AUTOCOMMIT")
+with embedded.server(embedded.FOLDER) as url:
+    held = embedded.hold()
+    broker = held.urls.get("valkey", "")
+    if broker:
+        with engine_of(url).connect() as connection:
+            connection.exec_driver_sql("ALTER SYSTEM SET track_commit_timestamp = on")
+    os.close(held.descriptor)
+with embedded.server(embedded.FOLDER) as url:
+    print(broker, flush=True)
+    for name in map(str.strip, sys.stdin):
+        with engine_of(url).connect() as connection:
+            connection.exec_driver_sql(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
             connection.exec_driver_sql(f"CREATE DATABASE {name}")
-            print(make_url(url).set(database=name).render_as_string(False), flush=True)
-    engine.dispose()
+        if broker:
+            from redis import Redis
+            Redis(unix_socket_path=broker.removeprefix("redis+socket://")).flushall()
+        print(make_url(url).set(database=name).render_as_string(False), flush=True)
 """
 
 
@@ -120,13 +135,15 @@ def say(text: str) -> None:
 
 
 def environment(url: str | None = None) -> dict[str, str]:
-    """This process's, without a store of somebody else's."""
-    env = {name: value for name, value in os.environ.items() if not name.startswith("SPINE_")}
-    env.pop("DATABASE_URL", None)
+    """This process's, without a store or a broker of somebody else's."""
+    foreign = ("SPINE_", "DATABASE_URL", "REDIS_URL")
+    env = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     return {**env, "DATABASE_URL": url} if url else env
 
 
-def measure(argv: Sequence[str | Path], url: str | None = None, cwd: Path | None = None) -> Run:
+def measure(
+    argv: Sequence[str | Path], env: dict[str, str] | None = None, cwd: Path | None = None
+) -> Run:
     """Run a command to its end.
 
     Raises:
@@ -137,7 +154,7 @@ def measure(argv: Sequence[str | Path], url: str | None = None, cwd: Path | None
         process = subprocess.Popen(
             argv,
             cwd=cwd,
-            env=environment(url),
+            env=env or environment(),
             stdin=subprocess.DEVNULL,
             stdout=printed,
             stderr=printed,
@@ -162,6 +179,7 @@ class Tier:
     folder: Path
     workplace: Path
     server: subprocess.Popen[str] | None  # makes databases, where the tier's default is Postgres
+    broker: str  # its URL, where the tier has a fleet of workers; or else nothing
 
     @property
     def python(self) -> Path:
@@ -171,8 +189,12 @@ class Tier:
     def command(self) -> Path:
         return self.folder / ".venv/bin/spine"
 
+    def environment(self, store: str | None = None) -> dict[str, str]:
+        """Of a process that is to use a store, and the broker."""
+        return environment(store) | ({"REDIS_URL": self.broker} if self.broker else {})
+
     def spine(self, *arguments: str, store: str | None = None) -> Run:
-        return measure([self.command, *arguments], store, self.folder)
+        return measure([self.command, *arguments], self.environment(store), self.folder)
 
     def ask(self, *arguments: str, store: str) -> Any:
         """What a command answers as JSON."""
@@ -185,13 +207,19 @@ class Tier:
             for suffix in ("", "-wal", "-shm"):
                 path.with_name(path.name + suffix).unlink(missing_ok=True)
             return f"sqlite:///{path}"
+        url = self.new_database(name)
+        self.spine("db", "upgrade", store=url)
+        return url
+
+    def new_database(self, name: str) -> str:
+        """The URL of a database without a table, on the tier's Postgres."""
+        assert self.server
         assert self.server.stdin
         assert self.server.stdout
         print(name, file=self.server.stdin, flush=True)
         url = self.server.stdout.readline().strip()
         if not url:
             raise SystemExit(f"the tier's Postgres made no database {name}")
-        self.spine("db", "upgrade", store=url)
         return url
 
     def load(self, tape: Path, store: str) -> dict[str, Run]:
@@ -211,7 +239,7 @@ class Tier:
         done = subprocess.run(
             argv,
             cwd=self.folder,
-            env=environment(store),
+            env=self.environment(store),
             capture_output=True,
             text=True,
             check=False,
@@ -236,10 +264,10 @@ def rendered(name: str) -> Iterator[Tier]:
         copier = [sys.executable, "-W", "ignore", "-m", "copier", "copy", "--quiet", "--defaults"]
         measure([*copier, "--vcs-ref=HEAD", f"--data=tier={name}", ROOT, repo])
         measure(["make", "setup", f"PYTHON={sys.executable}"], cwd=repo)
-        server = None
+        server, broker = None, ""
         if (repo / "src/market_spine/embedded").is_dir():
             server = subprocess.Popen(
-                [repo / ".venv/bin/python", "-c", SERVE_POSTGRES, workplace / "postgres"],
+                [repo / ".venv/bin/python", "-c", SERVE, workplace / "servers"],
                 cwd=repo,
                 env=environment(),
                 stdin=subprocess.PIPE,
@@ -247,7 +275,9 @@ def rendered(name: str) -> Iterator[Tier]:
                 text=True,
             )
             held.enter_context(server)  # at the end its input is closed, and with that it ends
-        yield Tier(name, repo, workplace, server)
+            assert server.stdout
+            broker = server.stdout.readline().strip()
+        yield Tier(name, repo, workplace, server, broker)
 
 
 def bench_folder() -> Path:
@@ -257,9 +287,9 @@ def bench_folder() -> Path:
     return BENCH
 
 
-def tape(trades: int) -> Path:
+def tape(trades: int, days: int | None = None) -> Path:
     """The CSV of so many trades, made once for all that it depends on."""
-    days = max(1, trades // TRADES_A_DAY)
+    days = days or max(1, trades // TRADES_A_DAY)
     options = {"trades": trades, "days": days, **SHARES, "seed": SEED}
     arguments = [f"--{name}={value}" for name, value in options.items()]
     key = hashlib.sha256(" ".join(arguments).encode() + GENERATOR.read_bytes()).hexdigest()[:12]
