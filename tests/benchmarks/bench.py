@@ -16,6 +16,7 @@ from dataclasses import asdict
 
 import bench_api
 import bench_executions
+import bench_fleet
 import bench_pipeline
 from harness import ROOT, Report, Tier, bench_folder, rendered
 
@@ -26,6 +27,8 @@ def main() -> None:
     parser.add_argument("--trades", type=int, default=1_000_000)
     parser.add_argument("--repeat", type=int, default=3, help="runs; medians are shown")
     parser.add_argument("--jobs", type=int, default=1_000, help="of `executions`, at once")
+    parser.add_argument("--queued", type=int, default=10_000, help="while a fleet's API `submits`")
+    parser.add_argument("--ended", type=int, default=5_000_000, help="executions, of `plans`")
     measurements: dict[str, Callable[[Tier], Report]] = {
         "speed": lambda tier: bench_pipeline.speed(tier, args.trades, args.repeat),
         "memory": lambda tier: bench_pipeline.memory(tier, args.trades),
@@ -38,13 +41,17 @@ def main() -> None:
     }
     of_the_fleet: dict[str, Callable[[Tier], Report]] = {
         "executions": lambda tier: bench_executions.executions(tier, args.jobs, args.repeat),
+        "two-workers": lambda tier: bench_fleet.two_workers(tier, args.trades, args.repeat),
+        "plans": lambda tier: bench_fleet.plans(tier, args.ended),
+        "submits": lambda tier: bench_fleet.submits(tier, args.queued),
     }
-    choices = [*measurements, *of_the_api, *of_the_fleet, "all"]
+    choices = [*{**measurements, **of_the_api, **of_the_fleet}, "all"]
     parser.add_argument("what", nargs="?", choices=choices, default="speed")
     args = parser.parse_args()
     with rendered(args.tier) as tier:
         if tier.broker:
-            measurements |= of_the_fleet
+            # Of the tier below, it has the files that do the work; only the way there is its own.
+            measurements = {"start": bench_pipeline.start, **of_the_fleet}
         elif (tier.folder / "src/market_spine/api").is_dir():
             measurements |= of_the_api
         reports = {

@@ -230,9 +230,13 @@ class Tier:
             for stage, pipeline in STAGES.items()
         }
 
+    def ask_python(self, *arguments: str | Path, store: str) -> Any:
+        """What Python answers as JSON, in the tier's environment."""
+        return self._json([self.python, *arguments], store)
+
     def contents(self, store: str) -> dict[str, Any]:
         """How many rows each table has, and gold as text."""
-        found: dict[str, Any] = self._json([self.python, "-c", READ_STORE], store)
+        found: dict[str, Any] = self.ask_python("-c", READ_STORE, store=store)
         return found
 
     def _json(self, argv: Sequence[str | Path], store: str) -> Any:
