@@ -68,12 +68,8 @@ def main(ended: int) -> None:
 
 
 def plan(connection: Connection, statement: TextClause, values: dict[str, Any]) -> list[str]:
-    """Its lines, the second time that it is asked."""
     explained = text(f"EXPLAIN (ANALYZE, BUFFERS) {statement.text}")
-    for _ in range(2):
-        lines = [*connection.execute(explained, values).scalars()]
-        connection.rollback()
-    return lines
+    return [*connection.execute(explained, values).scalars()]
 
 
 if __name__ == "__main__":
