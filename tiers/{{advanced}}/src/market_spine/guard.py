@@ -14,7 +14,7 @@ from datetime import UTC, date, datetime
 from typing import Literal, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, delete, insert, select, text, update
+from sqlalchemy import Connection, Row, bindparam, delete, insert, select, text, update
 
 from market_spine import database
 from market_spine.errors import ResourceInUseError
@@ -39,6 +39,13 @@ WHERE mine.root_id = :root_id
 ORDER BY theirs.is_held DESC, theirs.root_id
 LIMIT 1
 """
+)
+
+# Each execution that ends is asked for what it had claimed; to make the statement takes as long.
+CLAIMED = (
+    select(resource_claims.c.resource)
+    .where(resource_claims.c.root_id == bindparam("root_id"))
+    .distinct()
 )
 
 
@@ -92,12 +99,11 @@ def release_claims(connection: Connection, root_id: UUID) -> None:
     """Let go of what an execution that has ended had claimed, and give it to those who wait."""
     if database.store().SCHEME != "postgresql":
         return
-    mine = resource_claims.c.root_id == root_id
-    resources = set(connection.execute(select(resource_claims.c.resource).where(mine)).scalars())
+    resources = connection.execute(CLAIMED, {"root_id": root_id}).scalars().all()
     if not resources:
         return
     _lock(connection, resources)
-    connection.execute(delete(resource_claims).where(mine))
+    connection.execute(delete(resource_claims).where(resource_claims.c.root_id == root_id))
     grant(connection, resources)
 
 
