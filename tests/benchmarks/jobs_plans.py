@@ -60,9 +60,9 @@ def main(ended: int) -> None:
         connection.exec_driver_sql("VACUUM (ANALYZE) executions")
     due = {"patience": relay.PATIENCE_SECONDS, "batch": relay.BATCH}
     with database.engine().connect() as connection:  # which keeps nothing
-        plans = {
-            "what the relay hands on": plan(connection, relay.DUE, due),
+        plans = {  # the one that writes, and so makes the next look into the table, is the last
             "what the reaper takes back": plan(connection, relay.EXPIRED, {"batch": relay.BATCH}),
+            "what the relay hands on": plan(connection, relay.DUE, due),
         }
     print(json.dumps(plans))
 
