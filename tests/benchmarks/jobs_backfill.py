@@ -19,11 +19,13 @@ PATIENCE_SECONDS = 60.0
 STATES = text(
     """
 SELECT CASE WHEN wait_event = 'advisory' THEN 'waits for another merge'
-            WHEN state = 'active' THEN 'in Postgres'
+            -- a COPY is active while its next rows are made
+            WHEN state = 'active' AND wait_event IS DISTINCT FROM 'ClientRead' THEN 'in Postgres'
             ELSE 'in Python' END AS doing
 FROM pg_stat_activity
 WHERE datname = current_database() AND pid <> pg_backend_pid()
-  AND state <> 'idle' AND xact_start < clock_timestamp() - interval '50 milliseconds'
+  AND backend_type = 'client backend' AND state <> 'idle'
+  AND xact_start < clock_timestamp() - interval '50 milliseconds'
 """
 )
 
