@@ -509,8 +509,8 @@ def test_a_store_goes_up_more_than_one_tier_at_once(
     steps = re.findall(r"^  \d+\. (.+)$", said.rpartition("What to type next:")[2], re.MULTILINE)
 
     shutil.copy(repo / "spine.db", repo / "copy.db")
-    copy = {"DATABASE_URL": "sqlite:///copy.db"}
-    assert [spine(repo, *question, **copy) for question in asked] == answers
+    copy = "sqlite:///copy.db"
+    assert [spine(repo, *question, DATABASE_URL=copy) for question in asked] == answers
     typed = [step for step in steps if step.split() != ["make", "test"]]
     run("sh", "-exc", "\n".join(typed), cwd=repo)
     assert [spine(repo, *question) for question in asked] == answers
