@@ -65,18 +65,18 @@ def test_the_impact_of_an_edit_is_shown_for_the_tiers_that_it_reaches(desk: Path
     assert run("make", "impact", cwd=desk).stdout.endswith("No tier changes.\n")
     (desk / f"tiers/{{{{{TIERS[-1]}}}}}/NOTES.md").write_text("A draft.\n", "utf-8")
     (desk / LAYER / "mappings/otc.toml").unlink()
-    partial = desk / "template/errors.py.jinja"
-    partial.write_text(partial.read_text("utf-8").replace("Base of all", "The base"), "utf-8")
+    partial = desk / "template/normalizer.py.jinja"
+    partial.write_text(partial.read_text("utf-8").replace("From bronze", "Out of bronze"), "utf-8")
     said = run("make", "impact", cwd=desk).stdout
     everywhere = ", ".join(TIERS)
     files, _, diffs = said.partition("\n\n")
     assert sorted(files.splitlines()) == [
         f"NOTES.md: {TIERS[-1]}",
         f"mappings/otc.toml: {everywhere}",
-        f"src/market_spine/errors.py: {everywhere}",
+        f"src/market_spine/services/otc/normalizer.py: {everywhere}",
     ]
-    assert diffs.count('+    """The base of them; `exit_code`') == 1
-    assert f"=== src/market_spine/errors.py ({everywhere})\n" in diffs
+    assert diffs.count('+"""Out of bronze to silver') == 1
+    assert f"=== src/market_spine/services/otc/normalizer.py ({everywhere})\n" in diffs
 
 
 def test_churn_is_measured_and_held_against_the_bars(desk: Path) -> None:
