@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from market_spine import database, dispatcher, ledger
 from market_spine.guard import Claim, claim_for
 from market_spine.schema import resource_claims
 from tests import postgres
 from tests.fleet import Fleet, fleet_in
+from tests.support import spine_in
 from tests.test_fleet import WRITES
 
 
@@ -99,3 +101,22 @@ def test_who_is_missing_is_named(tmp_path: Path) -> None:
         fleet.broker.stop()
         assert {one["check"] for one in found(fleet)[1]} == {"broker", "processes"}
         fleet.broker.start()
+
+
+def test_what_could_not_be_mended_is_not_said_to_be(tmp_path: Path) -> None:
+    with fleet_in(tmp_path) as fleet:
+        fleet.broker.stop()
+        dispatcher.submit("otc_normalize", {})
+        with database.transaction() as connection:
+            connection.execute(text("UPDATE executions SET created_at = '2025-11-24 12:00:00+00'"))
+        code, told = found(fleet, "--fix")
+        fleet.broker.start()
+    assert code == 1
+    (untold,) = [one for one in told if one["check"] == "ledger"]
+    assert not untold["is_mended"]
+
+
+def test_sqlite_is_no_patient(tmp_path: Path) -> None:
+    with spine_in(tmp_path) as spine:
+        for command in (("doctor",), ("ready", "worker"), ("relay",), ("beat",)):
+            spine(*command).fails(2, "needs Postgres")

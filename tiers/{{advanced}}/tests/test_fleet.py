@@ -9,8 +9,9 @@ from uuid import UUID
 
 import psutil
 import pytest
+from sqlalchemy import delete
 
-from market_spine import dispatcher
+from market_spine import database, dispatcher
 from market_spine.errors import ResourceInUseError
 from market_spine.guard import UNTIL_FREE, OnConflict
 from market_spine.ledger import Execution
@@ -28,6 +29,21 @@ SLOW = (
     "    time.sleep(0.02)",
     "return {}",
 )
+
+
+# The first process to end an execution `writes` stops before it commits that.
+STOPS_BEFORE_ITS_COMMIT = """
+import os, signal
+from pathlib import Path
+from market_spine import ledger
+finish = ledger.finish
+def stop(connection, execution, *args, **more):
+    finish(connection, execution, *args, **more)
+    if execution.pipeline == "writes" and not Path("stopped").exists():
+        Path("stopped").touch()
+        os.kill(os.getpid(), signal.SIGSTOP)
+ledger.finish = stop
+"""
 
 
 @pytest.fixture
@@ -111,6 +127,20 @@ def test_a_paused_worker_cannot_commit_behind_its_lease(fleet: Fleet) -> None:
     fleet.spine.check_ledger()
 
 
+def test_a_worker_that_stopped_before_its_commit_holds_nobody_up(fleet: Fleet) -> None:
+    """It has the locks of its row and of its parent's, and what it had written is undone."""
+    fleet.spine.pipeline("parent", "context.spawn('writes', {})", "return {}")
+    fleet.worker(1, trap=STOPS_BEFORE_ITS_COMMIT)
+    execution = dispatcher.submit("parent", {})
+    fleet.until(lambda: (fleet.folder / "stopped").exists())
+    fleet.worker(1)
+    fleet.relay()
+    fleet.until(fleet.is_at_rest)
+    assert fleet.statuses() == {"succeeded": 2}
+    assert fleet.get(execution.id).attempt == 1
+    fleet.spine.check_ledger()
+
+
 def test_a_worker_that_was_away_for_longer_than_its_lease_gives_the_work_back(fleet: Fleet) -> None:
     fleet.worker(1)  # and no relay that would take it back
     execution = dispatcher.submit("slow", {})
@@ -180,6 +210,18 @@ def test_two_backfills_that_overlap_are_never_live_together(fleet: Fleet) -> Non
     begun = fleet.get(waiting.id).started_at
     assert begun is not None
     assert begun > fleet.one(others_end, id=waiting.id)
+
+
+def test_whoever_was_passed_over_gets_what_is_free_from_the_relay(fleet: Fleet) -> None:
+    first = backfill(24, 24)
+    waiting = backfill(24, 24, "queue")
+    with database.transaction() as connection:
+        mine = resource_claims.c.root_id == first.id
+        connection.execute(delete(resource_claims).where(mine))
+    fleet.worker()
+    fleet.relay()
+    fleet.until(fleet.is_at_rest)
+    assert fleet.get(waiting.id).status == "succeeded"
 
 
 def test_who_types_it_may_wait_too(fleet: Fleet) -> None:

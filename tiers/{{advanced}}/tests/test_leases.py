@@ -22,6 +22,8 @@ LATE = (
     "with database.transaction() as connection:",
     "    connection.execute(text('UPDATE executions SET lease_expires_at = clock_timestamp()'))",
     "assert relay.take_back_expired() == 1",
+    "with database.transaction() as connection:",
+    "    connection.execute(text('UPDATE executions SET not_before = clock_timestamp()'))",
     "runner.run_pipeline(context.execution.id)",
 )
 

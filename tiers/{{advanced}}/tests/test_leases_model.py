@@ -48,6 +48,11 @@ AGE = text(
     "WHERE id = :id"
 )
 
+LATER = text(
+    "UPDATE executions SET not_before = clock_timestamp() + make_interval(hours => :hours) "
+    "WHERE id = :id AND not_before IS NOT NULL"
+)
+
 # What may be done, the likely more than once: at any time; to an execution in such states; and to
 # one that the worker has seen in such a state, which it may be in no more.
 QUEUED, RUNNING, AT_WORK, FAILED = ("queued",), ("running",), ("running", "waiting"), ("failed",)
@@ -199,9 +204,13 @@ class WorkersMachine(LedgerMachine):
             self.turns[execution.id] = Turn(days=days, is_told=not is_taken)
 
     def claim(self, chosen: UUID) -> None:
-        if self.waits_for_days(chosen):
-            return  # nobody has been told of it
         with database.transaction() as connection:
+            if self.waits_for_days(chosen):
+                assert ledger.claim(connection, chosen) is None
+                return
+            if connection.execute(LATER, {"id": chosen, "hours": 1}).rowcount:
+                assert ledger.claim(connection, chosen) is None  # whoever was told, and how often
+                connection.execute(LATER, {"id": chosen, "hours": 0})
             # The other one was told of it, too, and has looked.
             self.other.seen.setdefault(chosen, ledger.get(connection, chosen))
             claimed = ledger.claim(connection, chosen)

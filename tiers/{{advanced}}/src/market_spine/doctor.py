@@ -1,11 +1,12 @@
 """The doctor: looks at everything that can be wrong, and says what to type."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import NamedTuple
 
-from market_spine import checks
+from market_spine import checks, presence
 from market_spine.checks import Finding
 from market_spine.errors import SpineError
 
@@ -23,13 +24,31 @@ def examine(*, fix: bool) -> Iterator[Diagnosis]:
 
     Args:
         fix: put right what can be put right without a person.
+
+    Raises:
+        RequestError: the store is not one with many users.
     """
+    presence.require_postgres("the doctor")
     for module in sorted(iter_modules(checks.__path__), key=lambda module: module.name):
-        try:
-            found = list(import_module(f"{checks.__name__}.{module.name}").check())
-        except SpineError as error:
-            found = [Finding(what=str(error), todo="see to that first")]
-        for finding in found:
-            if fix and finding.mend:
+        found = _look(module.name)
+        if fix and any(finding.mend for finding in found):
+            before, found = found, _mended(module.name, found)
+            left = {finding.what for finding in found}
+            yield from (Diagnosis(module.name, one, True) for one in before if one.what not in left)
+        yield from (Diagnosis(module.name, finding, False) for finding in found)
+
+
+def _look(check: str) -> list[Finding]:
+    try:
+        return list(import_module(f"{checks.__name__}.{check}").check())
+    except SpineError as error:
+        return [Finding(what=str(error), todo="see to that first")]
+
+
+def _mended(check: str, found: list[Finding]) -> list[Finding]:
+    """What is still found after all has been mended that can be."""
+    for finding in found:
+        if finding.mend:
+            with suppress(SpineError):  # which the next look will find
                 finding.mend()
-            yield Diagnosis(module.name, finding, bool(fix and finding.mend))
+    return _look(check)

@@ -14,7 +14,18 @@ from datetime import UTC, date, datetime
 from typing import Literal, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, bindparam, delete, insert, select, text, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    bindparam,
+    delete,
+    func,
+    insert,
+    select,
+    text,
+    update,
+)
 
 from market_spine import database
 from market_spine.errors import ResourceInUseError
@@ -41,6 +52,7 @@ LIMIT 1
 """
 )
 
+WAITED_FOR = select(resource_claims.c.resource).where(~resource_claims.c.is_held).distinct()
 # Each execution that ends is asked for what it had claimed; to make the statement takes as long.
 CLAIMED = (
     select(resource_claims.c.resource)
@@ -107,6 +119,15 @@ def release_claims(connection: Connection, root_id: UUID) -> None:
     grant(connection, resources)
 
 
+def grant_what_is_free() -> None:
+    """Give those who wait what nobody holds: whoever left it may have passed over one of them."""
+    with database.transaction() as connection:
+        resources = connection.execute(WAITED_FOR).scalars().all()
+        if resources:
+            _lock(connection, resources)
+            grant(connection, resources)
+
+
 def grant(connection: Connection, resources: Iterable[str]) -> None:
     """Let those who wait have what is free, in the order in which they came."""
     waiting = (
@@ -125,7 +146,7 @@ def grant(connection: Connection, resources: Iterable[str]) -> None:
             continue
         if _in_the_way(connection, root_id) is None:
             _hold(connection, root_id)
-            _let_wait(connection, root_id, None)
+            _let_wait(connection, root_id, func.clock_timestamp())
 
 
 def _lock(connection: Connection, resources: Iterable[str]) -> None:
@@ -143,7 +164,9 @@ def _hold(connection: Connection, root_id: UUID) -> None:
     )
 
 
-def _let_wait(connection: Connection, root_id: UUID, until: datetime | None) -> None:
+def _let_wait(
+    connection: Connection, root_id: UUID, until: datetime | ColumnElement[datetime]
+) -> None:
     connection.execute(
         update(executions)
         .where(executions.c.id == root_id)

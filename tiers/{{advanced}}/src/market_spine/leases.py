@@ -17,7 +17,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import Connection, text
 
 from market_spine import database, presence
-from market_spine.errors import SpineError, StoreError
+from market_spine.errors import SpineError
 from market_spine.settings import settings
 from market_spine.stores.postgresql import process_id
 
@@ -97,7 +97,7 @@ class Holder:
             with database.transaction() as connection:
                 presence.tell(connection, "worker", self.id)
                 extended = self._extend(connection, held)
-        except StoreError as error:
+        except Exception as error:  # whatever it was, it may pass, and this thread must go on
             log.warning("leases could not be extended: %s", error)
             extended = set()
         with self._guard:

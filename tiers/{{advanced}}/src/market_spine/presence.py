@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 from sqlalchemy import ColumnElement, Connection, delete, func, select, text
 
 from market_spine import database
-from market_spine.errors import StoreError
+from market_spine.errors import RequestError, StoreError
 from market_spine.schema import processes
 
 Role = Literal["worker", "relay", "beat"]
@@ -31,6 +31,16 @@ class Process(NamedTuple):
     role: Role
     started_at: datetime
     seen_at: datetime
+
+
+def require_postgres(who: str) -> None:
+    """Refuse a store in which no processes but one are known.
+
+    Raises:
+        RequestError: it is one.
+    """
+    if database.store().SCHEME != "postgresql":
+        raise RequestError(f"{who} needs Postgres: unset DATABASE_URL, or name one there")
 
 
 def tell(connection: Connection, role: Role, process_id: str) -> None:

@@ -11,14 +11,14 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-from market_spine import backends, database, leases, ledger, presence
+from market_spine import backends, database, guard, leases, ledger, presence
 from market_spine.errors import StoreError, SupersededError
 from market_spine.stores.postgresql import process_id
 
 POLL_SECONDS = 0.5
 # After this long without a claim a message may be lost. Doubled by the time that the execution has
 # waited already: a queue that is merely long is not made longer by the relay.
-PATIENCE_SECONDS = 10.0
+PATIENCE_SECONDS, LONGEST_SECONDS = 10.0, 600.0
 BATCH = 500
 
 # The candidates come from the index alone; only those are looked at, and then locked, in the table.
@@ -28,7 +28,9 @@ WITH due AS MATERIALIZED (
     SELECT id FROM executions
     WHERE status = 'queued'
       AND (dispatched_at IS NULL OR dispatched_at < clock_timestamp() - greatest(
-              make_interval(secs => :patience), dispatched_at - coalesce(not_before, created_at)))
+              make_interval(secs => :patience),
+              least(make_interval(secs => :longest),
+                    dispatched_at - coalesce(not_before, created_at))))
       AND (not_before IS NULL OR not_before <= clock_timestamp())
     ORDER BY dispatched_at NULLS FIRST
     LIMIT :batch
@@ -44,6 +46,12 @@ FROM mine WHERE executions.id = mine.id
 RETURNING executions.id, executions.lane
 """
 )
+UNTOLD = text(
+    """
+SELECT count(*) FROM executions
+WHERE id = ANY (:told) AND status = 'queued' AND dispatched_at IS NULL
+"""
+)
 EXPIRED = text(
     """
 SELECT id FROM executions
@@ -56,11 +64,13 @@ IS_EXPIRED = text(
     "SELECT FROM executions "
     "WHERE id = :id AND status = 'running' AND lease_expires_at < clock_timestamp()"
 )
-# A worker that was stopped in the middle of a transaction would keep its locks.
+# A worker that was stopped in the middle of a transaction keeps its locks, the row's among them.
 END_SESSIONS = text(
     """
-SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name = :name
+SELECT pg_terminate_backend(pid)
+FROM executions JOIN pg_stat_activity ON application_name = 'market_spine ' || worker_id
+WHERE executions.id = :id AND status = 'running' AND lease_expires_at < clock_timestamp()
+  AND datname = current_database() AND pid <> pg_backend_pid()
 """
 )
 
@@ -68,13 +78,19 @@ log = logging.getLogger(__name__)
 
 
 def serve(stopping: Event) -> None:
-    """Hand on and take back until `stopping` is set."""
+    """Hand on and take back until `stopping` is set.
+
+    Raises:
+        RequestError: the store is not one with many users.
+    """
+    presence.require_postgres("a relay")
     myself = process_id()
     waits = False
     while True:
         try:
             with database.transaction() as connection:
                 presence.tell(connection, "relay", myself)
+            guard.grant_what_is_free()
             handed_on = dispatch_due() + take_back_expired()
             waits = False
         except StoreError as error:
@@ -87,12 +103,17 @@ def serve(stopping: Event) -> None:
 
 
 def dispatch_due() -> int:
-    """Tell the broker of what it should have been told; returns how many there were."""
+    """Tell the broker of what it should have been told; returns how many it was told of."""
+    values = {"patience": PATIENCE_SECONDS, "longest": LONGEST_SECONDS, "batch": BATCH}
     with database.transaction() as connection:
-        due = connection.execute(DUE, {"patience": PATIENCE_SECONDS, "batch": BATCH}).all()
+        due = connection.execute(DUE, values).all()
+    if not due:
+        return 0
     for execution_id, lane in due:
         backends.chosen().enqueue(execution_id, lane)
-    return len(due)
+    with database.snapshot() as connection:  # the mark is taken back where the broker is away
+        told = [execution_id for execution_id, _ in due]
+        return len(due) - int(connection.execute(UNTOLD, {"told": told}).scalar_one())
 
 
 def take_back_expired() -> int:
@@ -109,10 +130,10 @@ def take_back_expired() -> int:
 
 
 def _take_back(connection: Connection, execution_id: UUID) -> None:
+    connection.execute(END_SESSIONS, {"id": execution_id})
     execution = ledger.locked(connection, execution_id)
     if connection.execute(IS_EXPIRED, {"id": execution_id}).first() is None:
         return
     log.warning("%s %s: its worker was lost", execution.pipeline, execution.id)
     reason = f"its worker {execution.worker_id} was lost; nothing of its output was kept"
     ledger.requeue(connection, execution, reason, leases.delay_after(execution.attempt))
-    connection.execute(END_SESSIONS, {"name": f"market_spine {execution.worker_id}"})

@@ -178,8 +178,7 @@ def serve(stopping: Event) -> None:
     Raises:
         RequestError: the file of schedules is wrong, or the store is not one with many users.
     """
-    if database.store().SCHEME != "postgresql":
-        raise RequestError("beat needs Postgres: unset DATABASE_URL, or name one there")
+    presence.require_postgres("beat")
     schedules, myself = load(), process_id()
     if not schedules:
         log.warning("%s: there are no schedules", settings().spine_schedules)

@@ -5,18 +5,20 @@ from collections.abc import Iterator
 from redis import Redis
 from redis.exceptions import RedisError
 
-from market_spine import broker
+from market_spine import backends, broker
 from market_spine.celery_app import BROKER_SECONDS
 from market_spine.checks import Finding
 
 
 def check() -> Iterator[Finding]:
-    """Ask it."""
+    """Ask it, if the backend in use has one."""
+    if not backends.has_workers():
+        return
     url = broker.url().replace("redis+socket://", "unix://")
     try:
         with Redis.from_url(url, socket_timeout=BROKER_SECONDS) as redis:
             policy = redis.config_get("maxmemory-policy")["maxmemory-policy"]
-    except RedisError as error:
+    except (RedisError, ValueError) as error:  # the latter: REDIS_URL is none
         todo = "start Redis, or name it in REDIS_URL; what is submitted meanwhile is not lost"
         yield Finding(what=f"the broker does not answer: {error}", todo=todo)
         return

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 
-from market_spine import database, presence, schedule
+from market_spine import backends, database, presence, schedule
 from market_spine.checks import Finding
 
 
 def check() -> Iterator[Finding]:
-    """See that each role has somebody who was heard of lately."""
+    """See that each role has somebody who was heard of lately, if the backend in use wants them."""
+    if not backends.has_workers():
+        return
     with database.snapshot() as connection:
         alive = {process.role for process in presence.alive(connection)}
     lost = {

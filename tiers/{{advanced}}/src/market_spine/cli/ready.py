@@ -25,6 +25,7 @@ def ready(role: Annotated[Role, typer.Argument(help="Of the process.")]) -> None
     from market_spine import database, presence
     from market_spine.stores.postgresql import process_id
 
+    presence.require_postgres("spine ready")
     host = process_id().rpartition(":")[0]
     with database.snapshot() as connection:
         alive = presence.alive(connection, role.value)

@@ -247,6 +247,8 @@ def test_no_other_server_is_asked_and_none_learns_the_token(
     with pages.serving_pages() as other:
         for place in (other.url, other.url.removeprefix("http:"), f"http://me@{server.url[7:]}"):
             assert "another server" in fails(spine, server, page(T1, following=place))
+        error = fails(spine, server, page(T1, following="/admin"))
+        assert "not beneath SPINE_HTTP_SOURCES" in error
         error = fails(spine, server, status(302, Location=f"{other.url}?token=secret"))
         assert "no redirect is followed" in error
         assert {*server.tokens} == {"Bearer hush-hush"}

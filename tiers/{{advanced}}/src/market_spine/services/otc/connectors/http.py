@@ -185,6 +185,9 @@ class _Pages:
             raise _FaultError(f"its next is not a URL ({error})") from None
         if _server(place) != _server(self.first):
             raise self._error(f"leads to another server ({_shown(place)}), which is not asked")
+        if is_listed(str(self.first)) and not is_listed(str(place)):
+            where = "is not beneath SPINE_HTTP_SOURCES"
+            raise self._error(f"leads to {_shown(place)}, which {where}, and is not asked")
         if place in self.asked:
             raise _FaultError("leads back to a page that was read")
         return place
