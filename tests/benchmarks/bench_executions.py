@@ -179,21 +179,21 @@ def timed(tier: Tier, contestant: Contestant, python: Path, jobs: int) -> Timed:
 # --- processes ----------------------------------------------------------------------------------
 
 
+def started(
+    argv: Sequence[str | Path], env: dict[str, str], tier: Tier, **options: Any
+) -> subprocess.Popen[Any]:
+    """A process in the folder of the tier, whose words go to the log of all of them."""
+    with (tier.workplace / "processes.log").open("ab") as log:
+        streams = {"stdout": log, "stderr": log, **options}
+        return subprocess.Popen(argv, cwd=tier.folder, env=env, **streams)
+
+
 @contextmanager
 def process(
     argv: Sequence[str | Path], env: dict[str, str], tier: Tier
-) -> Iterator[subprocess.Popen[bytes]]:
+) -> Iterator[subprocess.Popen[Any]]:
     """A process that goes on until it is told to end, with all that it has started."""
-    with (tier.workplace / "processes.log").open("ab") as log:
-        running = subprocess.Popen(
-            argv,
-            cwd=tier.folder,
-            env=env,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
+    running = started(argv, env, tier, stdin=subprocess.DEVNULL, start_new_session=True)
     try:
         yield running
     finally:
@@ -208,16 +208,8 @@ def process(
 @contextmanager
 def submitter(argv: Sequence[str | Path], env: dict[str, str], tier: Tier) -> Iterator[Any]:
     """Yields a function that submits jobs and returns the beginning and the end of each."""
-    with (tier.workplace / "processes.log").open("ab") as log:
-        running = subprocess.Popen(
-            argv,
-            cwd=tier.folder,
-            env=env,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-        )
+    pipe = subprocess.PIPE
+    running = started(argv, env, tier, stdin=pipe, stdout=pipe, text=True)
 
     def ask(jobs: int, per_second: int) -> list[tuple[float, float]]:
         assert running.stdin

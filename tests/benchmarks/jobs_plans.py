@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Any
 
 from market_spine import database, relay
 from sqlalchemy import Connection, text
@@ -58,18 +57,17 @@ def main(ended: int) -> None:
         first += count
     with database.engine().connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.exec_driver_sql("VACUUM (ANALYZE) executions")
-    due = {"patience": relay.PATIENCE_SECONDS, "batch": relay.BATCH}
     with database.engine().connect() as connection:  # which keeps nothing
         plans = {  # the one that writes, and so makes the next look into the table, is the last
-            "what the reaper takes back": plan(connection, relay.EXPIRED, {"batch": relay.BATCH}),
-            "what the relay hands on": plan(connection, relay.DUE, due),
+            "what the reaper takes back": plan(connection, relay.EXPIRED),
+            "what the relay hands on": plan(connection, relay.DUE),
         }
     print(json.dumps(plans))
 
 
-def plan(connection: Connection, statement: TextClause, values: dict[str, Any]) -> list[str]:
+def plan(connection: Connection, statement: TextClause) -> list[str]:
     explained = text(f"EXPLAIN (ANALYZE, BUFFERS) {statement.text}")
-    return [*connection.execute(explained, values).scalars()]
+    return [*connection.execute(explained, statement.compile().params).scalars()]
 
 
 if __name__ == "__main__":

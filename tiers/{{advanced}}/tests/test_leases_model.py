@@ -120,7 +120,7 @@ class WorkersMachine(LedgerMachine):
         self.acting, self.other = Worker("one"), Worker("other")
         (self.spine.folder / "pipelines" / "tried.py").write_text(PIPELINE)
         self.patch.setattr(test_ledger_model, "PIPELINE", "tried")
-        self.patch.setattr(relay, "PATIENCE_SECONDS", FULL)
+        self.patch.setattr(relay, "DUE", relay.DUE.bindparams(patience=FULL))
         self.patch.setattr(leases, "_holder", self.acting)
         self.submit()
 

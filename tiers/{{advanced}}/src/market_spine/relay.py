@@ -45,7 +45,7 @@ UPDATE executions SET dispatched_at = clock_timestamp()
 FROM mine WHERE executions.id = mine.id
 RETURNING executions.id, executions.lane
 """
-)
+).bindparams(patience=PATIENCE_SECONDS, longest=LONGEST_SECONDS, batch=BATCH)
 UNTOLD = text(
     """
 SELECT count(*) FROM executions
@@ -59,7 +59,7 @@ WHERE status = 'running' AND lease_expires_at < clock_timestamp()
 ORDER BY lease_expires_at
 LIMIT :batch
 """
-)
+).bindparams(batch=BATCH)
 IS_EXPIRED = text(
     "SELECT FROM executions "
     "WHERE id = :id AND status = 'running' AND lease_expires_at < clock_timestamp()"
@@ -104,9 +104,8 @@ def serve(stopping: Event) -> None:
 
 def dispatch_due() -> int:
     """Tell the broker of what it should have been told; returns how many it was told of."""
-    values = {"patience": PATIENCE_SECONDS, "longest": LONGEST_SECONDS, "batch": BATCH}
     with database.transaction() as connection:
-        due = connection.execute(DUE, values).all()
+        due = connection.execute(DUE).all()
     if not due:
         return 0
     for execution_id, lane in due:
@@ -119,7 +118,7 @@ def dispatch_due() -> int:
 def take_back_expired() -> int:
     """Return to the queue what is running under a lease that has expired; returns how many."""
     with database.snapshot() as connection:
-        expired = connection.execute(EXPIRED, {"batch": BATCH}).scalars().all()
+        expired = connection.execute(EXPIRED).scalars().all()
     for execution_id in expired:
         try:
             with database.transaction() as connection:
