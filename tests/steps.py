@@ -36,8 +36,6 @@ def _has_docker() -> bool:
     return subprocess.run([docker, "info"], capture_output=True).returncode == 0
 
 
-# One after the other: what such a suite starts and kills has no patience with another beside it.
-whole_suite = pytest.mark.xdist_group("whole suites")
 needs_docker = pytest.mark.skipif(not _has_docker(), reason="there is no Docker engine")
 
 Answered = subprocess.CompletedProcess[str]

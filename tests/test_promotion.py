@@ -31,7 +31,6 @@ from steps import (
     free_port,
     lend,
     run,
-    whole_suite,
 )
 
 PAIRS = [*combinations(TIERS, 2)]
@@ -438,7 +437,6 @@ def rows(repo: Path) -> list[tuple[str, dict[str, str]]]:
     return [(table, row) for table, row in map(json.loads, said.splitlines())]
 
 
-@whole_suite
 @pytest.mark.parametrize("tier", TIERS[1:], indirect=True, scope="session")
 def test_a_living_repo_goes_up_with_its_data_and_passes_every_test(
     tier: str, settled: Path, published: Path, tmp_path: Path
