@@ -11,7 +11,7 @@ import psutil
 import pytest
 from sqlalchemy import delete
 
-from market_spine import database, dispatcher
+from market_spine import database, dispatcher, ledger
 from market_spine.errors import ResourceInUseError
 from market_spine.guard import UNTIL_FREE, OnConflict
 from market_spine.ledger import Execution
@@ -96,7 +96,7 @@ def test_a_killed_child_loses_its_lease_and_the_work_is_done_again(fleet: Fleet)
     fleet.relay()
     execution = dispatcher.submit("slow", {})
     fleet.until(lambda: fleet.get(execution.id).status == "running")
-    pid = int(str(fleet.get(execution.id).worker_id).rpartition(":")[2])
+    pid = int(str(fleet.get(execution.id).worker_id).split(":")[1])
     assert pid in {child.pid for child in fleet.children(worker)}
     os.kill(pid, signal.SIGKILL)
     go(fleet)
@@ -113,7 +113,7 @@ def test_a_paused_worker_cannot_commit_behind_its_lease(fleet: Fleet) -> None:
     fleet.relay()
     execution = dispatcher.submit("slow", {})
     fleet.until(lambda: fleet.get(execution.id).status == "running")
-    zombie = psutil.Process(int(str(fleet.get(execution.id).worker_id).rpartition(":")[2]))
+    zombie = psutil.Process(int(str(fleet.get(execution.id).worker_id).split(":")[1]))
     zombie.suspend()
     fleet.until(lambda: fleet.get(execution.id).attempt == 2)
     fleet.worker(1)
@@ -145,7 +145,7 @@ def test_a_worker_that_was_away_for_longer_than_its_lease_gives_the_work_back(fl
     fleet.worker(1)  # and no relay that would take it back
     execution = dispatcher.submit("slow", {})
     fleet.until(lambda: fleet.get(execution.id).status == "running")
-    child = psutil.Process(int(str(fleet.get(execution.id).worker_id).rpartition(":")[2]))
+    child = psutil.Process(int(str(fleet.get(execution.id).worker_id).split(":")[1]))
     child.suspend()
     is_over = "SELECT lease_expires_at < clock_timestamp() FROM executions WHERE id = :id"
     fleet.until(lambda: fleet.one(is_over, id=execution.id))
@@ -156,6 +156,28 @@ def test_a_worker_that_was_away_for_longer_than_its_lease_gives_the_work_back(fl
     fleet.relay()
     fleet.until(fleet.is_at_rest)
     assert fleet.statuses() == {"succeeded": 1}
+    fleet.spine.check_ledger()
+
+
+def test_what_another_backend_left_running_is_taken_back_when_its_process_is_gone(
+    fleet: Fleet,
+) -> None:
+    execution = dispatcher.submit("writes", {})
+    with database.store().run_lock(wait=False) as free, database.transaction() as connection:
+        assert free
+        claimed = ledger.claim(connection, execution.id)
+        assert claimed
+        assert claimed.lease_expires_at is None, "this process is no worker"
+        connection.commit()
+        fleet.relay()
+        fleet.worker()
+        fleet.broker.flush()
+        other = dispatcher.submit("writes", {})
+        fleet.broker.flush()
+        fleet.until(lambda: fleet.get(other.id).status == "succeeded")  # so the relay is at work
+        assert fleet.get(execution.id).status == "running", "whoever runs it lives"
+    fleet.until(fleet.is_at_rest)
+    assert fleet.kinds(execution.id) == ["submitted", "started", "requeued", "started", "succeeded"]
     fleet.spine.check_ledger()
 
 

@@ -18,8 +18,8 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Row,
-    bindparam,
     delete,
+    exists,
     func,
     insert,
     select,
@@ -53,12 +53,8 @@ LIMIT 1
 )
 
 WAITED_FOR = select(resource_claims.c.resource).where(~resource_claims.c.is_held).distinct()
-# Each execution that ends is asked for what it had claimed; to make the statement takes as long.
-CLAIMED = (
-    select(resource_claims.c.resource)
-    .where(resource_claims.c.root_id == bindparam("root_id"))
-    .distinct()
-)
+# Asked in the same statement as the move of an execution that ends; most have none.
+HAS_CLAIMS = exists().where(resource_claims.c.root_id == executions.c.id).label("has_claims")
 
 
 class Claim(NamedTuple):
@@ -109,13 +105,11 @@ def claim_for(
 
 def release_claims(connection: Connection, root_id: UUID) -> None:
     """Let go of what an execution that has ended had claimed, and give it to those who wait."""
-    if database.store().SCHEME != "postgresql":
-        return
-    resources = connection.execute(CLAIMED, {"root_id": root_id}).scalars().all()
-    if not resources:
-        return
+    mine = resource_claims.c.root_id == root_id
+    claimed = select(resource_claims.c.resource).where(mine).distinct()
+    resources = connection.execute(claimed).scalars().all()
     _lock(connection, resources)
-    connection.execute(delete(resource_claims).where(resource_claims.c.root_id == root_id))
+    connection.execute(delete(resource_claims).where(mine))
     grant(connection, resources)
 
 

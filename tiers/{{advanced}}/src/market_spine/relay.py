@@ -6,6 +6,7 @@ is dispatched twice is claimed once.
 """
 
 import logging
+from contextlib import suppress
 from threading import Event
 from uuid import UUID
 
@@ -91,7 +92,7 @@ def serve(stopping: Event) -> None:
             with database.transaction() as connection:
                 presence.tell(connection, "relay", myself)
             guard.grant_what_is_free()
-            handed_on = dispatch_due() + take_back_expired()
+            handed_on = dispatch_due() + take_back_expired() + take_back_unleased()
             waits = False
         except StoreError as error:
             if not waits:
@@ -120,12 +121,27 @@ def take_back_expired() -> int:
     with database.snapshot() as connection:
         expired = connection.execute(EXPIRED).scalars().all()
     for execution_id in expired:
-        try:
-            with database.transaction() as connection:
-                _take_back(connection, execution_id)
-        except SupersededError:
-            pass  # somebody else was first
+        with suppress(SupersededError), database.transaction() as connection:
+            _take_back(connection, execution_id)
     return len(expired)
+
+
+def take_back_unleased() -> int:
+    """Return to the queue what another backend left running, under no lease; returns how many.
+
+    Such a backend holds the run lock for as long as it lives.
+    """
+    with database.snapshot() as connection:
+        left = ledger.running(connection)
+    if not left:
+        return 0
+    with database.store().run_lock(wait=False) as free:
+        for execution in left if free else ():
+            log.warning("%s %s: its process was lost", execution.pipeline, execution.id)
+            reason = "its process died while it ran; nothing of its output was kept"
+            with suppress(SupersededError), database.transaction() as connection:
+                ledger.requeue(connection, execution, reason, leases.delay_after(execution.attempt))
+    return len(left) if free else 0
 
 
 def _take_back(connection: Connection, execution_id: UUID) -> None:

@@ -117,7 +117,7 @@ def resume(process: psutil.Process) -> None:
 def kill_process(worker_id: str) -> None:
     """Kill a worker's process, by what the ledger calls it."""
     with suppress(ProcessLookupError):
-        os.kill(int(worker_id.rpartition(":")[2]), signal.SIGKILL)
+        os.kill(int(worker_id.split(":")[1]), signal.SIGKILL)
 
 
 # --- the broker ----------------------------------------------------------------------------------

@@ -26,9 +26,9 @@ def ready(role: Annotated[Role, typer.Argument(help="Of the process.")]) -> None
     from market_spine.stores.postgresql import process_id
 
     presence.require_postgres("spine ready")
-    host = process_id().rpartition(":")[0]
+    host = process_id().split(":")[0]
     with database.snapshot() as connection:
         alive = presence.alive(connection, role.value)
-    here = [process for process in alive if process.id.rpartition(":")[0] == host]
+    here = [process for process in alive if process.id.split(":")[0] == host]
     print(f"{len(here)} of role {role.value} on {host}")
     sys.exit(0 if here else 1)
