@@ -93,6 +93,35 @@ def test_a_broker_that_is_down_and_one_that_forgets_are_named(well: Fleet) -> No
     assert "REDIS_URL" in told["todo"]
 
 
+SETTINGS = {
+    "a name that is none": ({"SPINE_LEASE_SECOND": "5"}, "SPINE_LEASE_SECOND is no setting"),
+    "a folder that is not there": ({"SPINE_MAPPINGS": "nowhere"}, "SPINE_MAPPINGS: there is no"),
+    "a token for nobody": ({"SPINE_HTTP_TOKEN": "x"}, "SPINE_HTTP_SOURCES names nothing"),
+    "a file of schedules that is wrong": ({"SPINE_SCHEDULES": "wrong.toml"}, "wrong.toml: "),
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_settings_that_cannot_be_meant_are_named(well: Fleet, name: str) -> None:
+    given, told = SETTINGS[name]
+    (well.folder / "wrong.toml").write_text("[ingest]\npipeline = 'otc_ingests'\n")
+    with pytest.MonkeyPatch.context() as patch:
+        for variable, value in given.items():
+            patch.setenv(variable, value)
+        well.spine.restart()
+        code, findings = found(well)
+    well.spine.restart()
+    assert code == 1
+    assert any(told in one["what"] for one in findings if one["check"] == "settings"), findings
+
+
+def test_a_misspelt_setting_in_the_file_is_named(well: Fleet) -> None:
+    (well.folder / ".env").write_text("SPINE_QUERY_SECOND=1\n")
+    code, (told,) = found(well)
+    (well.folder / ".env").unlink()
+    assert (code, told["what"]) == (1, "SPINE_QUERY_SECOND is no setting")
+
+
 def test_who_is_missing_is_named(tmp_path: Path) -> None:
     with fleet_in(tmp_path) as fleet:
         code, told = found(fleet)

@@ -32,7 +32,7 @@ def test_it_counts_what_waits_runs_and_was_done(spine: Spine) -> None:
     spine.pipeline("fails", "raise ZeroDivisionError('by zero')")
     spine.run("otc_normalize")
     spine.submit("fails")
-    leases.hold(lambda _: None)
+    leases.hold()
     try:
         with database.transaction() as connection:
             waits = dispatcher.submit_in(connection, "otc_normalize", {})

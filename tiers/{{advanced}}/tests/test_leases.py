@@ -4,7 +4,7 @@ from contextlib import suppress
 
 import pytest
 
-from market_spine import backends, database, dispatcher, leases, ledger, runner
+from market_spine import backends, context, database, dispatcher, leases, ledger, runner
 from market_spine.ledger import Execution
 from market_spine.schema import dead_letters
 from tests.support import Spine
@@ -68,4 +68,31 @@ def test_who_comes_back_too_late_changes_nothing(
     runner.run_pipeline(child.id)
     assert get(execution).status == "succeeded"
     assert spine.rows(dead_letters) == []
+    spine.check_ledger()
+
+
+def test_a_lease_that_has_run_out_ends_the_run_without_asking_a_store_that_may_hang(
+    spine: Spine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    holder = Worker("one")
+    holder.seconds = 0.5
+    monkeypatch.setattr(backends, "chosen", QuietBackend)
+    monkeypatch.setattr(leases, "_holder", holder)
+    spine.pipeline(
+        "away",
+        "import time",
+        "from market_spine import context as this",
+        "context.checkpoint('early', 1)",
+        "time.sleep(0.6)",
+        "this.ledger = None",
+        "context.checkpoint('late', 2)",
+        "return {}",
+    )
+    monkeypatch.setattr(context, "ledger", ledger)  # and put back what the run takes away
+    execution = dispatcher.submit("away", {})
+    runner.run_pipeline(execution.id)
+    assert (get(execution).status, get(execution).attempt) == ("queued", 2)
+    with database.snapshot() as connection:
+        told = ledger.events_of(connection, execution.id)[-1]
+    assert "SPINE_LEASE_SECONDS" in told.data["reason"]
     spine.check_ledger()

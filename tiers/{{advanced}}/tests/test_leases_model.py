@@ -89,7 +89,7 @@ class Worker(leases.Holder):
     """One that extends its leases when it is told to, and knows executions as it saw them last."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(FULL, lambda _: None)
+        super().__init__(FULL)
         self.id = name
         self.seen: dict[UUID, Execution] = {}
 

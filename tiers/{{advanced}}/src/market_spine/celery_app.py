@@ -65,9 +65,6 @@ def send(execution_id: UUID, lane: str) -> None:
 
 def run_pipeline(execution_id: str) -> None:
     """Carry out an execution, unless somebody has."""
-    from market_spine import interruptions, runner
+    from market_spine import runner
 
-    try:
-        runner.run_pipeline(UUID(execution_id))
-    finally:
-        interruptions.forget(UUID(execution_id))
+    runner.run_pipeline(UUID(execution_id))

@@ -1,9 +1,9 @@
 """Leases: what a worker runs is its own for as long as it says so, by the store's clock.
 
-A thread of each worker's process extends its leases, and tells that the process lives. Whoever
-cannot extend a lease stops: the run is cut off at its next checkpoint, and since all that it writes
-is fenced by the lease, nothing of it is kept; what it ran is left to the next attempt. Backends
-that are guarded by the run lock instead claim without a lease that expires.
+A thread of each worker's process extends its leases, and tells that the process lives. A run whose
+lease could not be extended stops at its next checkpoint, and since all that it writes is fenced by
+the lease, nothing of it is kept; what it ran is left to the next attempt. Backends that are guarded
+by the run lock instead claim without a lease that expires.
 """
 
 import logging
@@ -42,7 +42,7 @@ Work = Callable[["Execution"], list["Execution"]]
 
 
 class LeaseLostError(SpineError):
-    """A run was cut off because its lease could not be extended."""
+    """A run has stopped because its lease could not be extended."""
 
     may_pass = True
 
@@ -50,12 +50,10 @@ class LeaseLostError(SpineError):
 class Holder:
     """A worker's process: the leases that it holds, and the thread that extends them."""
 
-    def __init__(self, seconds: float, lose: Callable[[UUID], None]) -> None:
+    def __init__(self, seconds: float) -> None:
         self.id = process_id()
         self.seconds = seconds
-        self._lose = lose  # is told of an execution whose lease is gone
         self._held: dict[UUID, tuple[UUID, float]] = {}  # the token, and until when, by our clock
-        self._lost: set[UUID] = set()  # of those
         self._guard = Lock()
         self._ended = Event()
         self._thread = Thread(target=self._go_on, daemon=True)
@@ -71,11 +69,11 @@ class Holder:
         """Extend it no longer."""
         with self._guard:
             self._held.pop(execution.id, None)
-            self._lost.discard(execution.id)
 
     def has_lost(self, execution: "Execution") -> bool:
-        """Whether it could not be extended."""
-        return execution.id in self._lost
+        """Whether it was not extended in time, for whatever reason; no store is asked."""
+        _, until = self._held.get(execution.id, (None, float("inf")))
+        return time.monotonic() > until
 
     def end(self) -> None:
         """Hold nothing any more."""
@@ -101,15 +99,10 @@ class Holder:
             log.warning("leases could not be extended: %s", error)
             extended = set()
         with self._guard:
-            for execution_id, (token, until) in held.items():
-                if self._held.get(execution_id, (None, 0))[0] != token:
-                    continue  # it has ended meanwhile
-                if execution_id in extended:
+            for execution_id in extended & self._held.keys():  # the others have ended meanwhile
+                token, _ = self._held[execution_id]
+                if token == held[execution_id][0]:
                     self._held[execution_id] = token, asked + self.seconds
-                elif time.monotonic() > until:
-                    log.warning("the lease of execution %s was lost: cut off", execution_id)
-                    self._lost.add(execution_id)
-                    self._lose(execution_id)
 
     def _extend(self, connection: Connection, held: dict[UUID, tuple[UUID, float]]) -> set[UUID]:
         if not held:
@@ -122,14 +115,10 @@ class Holder:
 _holder: Holder | None = None
 
 
-def hold(lose: Callable[[UUID], None]) -> None:
-    """Claim with a lease, in this process, from now on.
-
-    Args:
-        lose: is told of an execution whose lease is gone.
-    """
+def hold() -> None:
+    """Claim with a lease, in this process, from now on."""
     global _holder
-    _holder = Holder(settings().spine_lease_seconds, lose)
+    _holder = Holder(settings().spine_lease_seconds)
 
 
 def let_go() -> None:
@@ -158,17 +147,26 @@ def leased(work: Work) -> Work:
         _holder.take(execution)
         try:
             return work(execution)
-        except SpineError as error:
-            if not _holder.has_lost(execution):
-                raise
-            raise LeaseLostError(
-                "its worker, or the store, was away for longer than its lease "
-                "(SPINE_LEASE_SECONDS); nothing of its output was kept"
-            ) from error
+        except SpineError:
+            require_lease(execution)  # if that is gone it is the reason
+            raise
         finally:
             _holder.let_go(execution)
 
     return held
+
+
+def require_lease(execution: "Execution") -> None:
+    """Go on only under a lease that holds, as far as this process knows.
+
+    Raises:
+        LeaseLostError: it could not be extended.
+    """
+    if _holder and _holder.has_lost(execution):
+        raise LeaseLostError(
+            "its worker, or the store, was away for longer than its lease "
+            "(SPINE_LEASE_SECONDS); nothing of its output was kept"
+        )
 
 
 def delay_after(attempt: int) -> float:

@@ -9,7 +9,7 @@ from celery.exceptions import SecurityWarning
 from celery.signals import worker_process_init, worker_process_shutdown
 from celery.worker import state
 
-from market_spine import interruptions, leases, pipelines
+from market_spine import leases, pipelines
 from market_spine.celery_app import PREFIX, app
 from market_spine.errors import RequestError
 
@@ -84,7 +84,7 @@ def _look_at_broker(consumer: Any) -> None:
 
 @worker_process_init.connect
 def _begin(**_: object) -> None:
-    leases.hold(interruptions.cut_off)
+    leases.hold()
 
 
 @worker_process_shutdown.connect

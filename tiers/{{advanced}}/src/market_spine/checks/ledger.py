@@ -30,8 +30,10 @@ SELECT id FROM executions WHERE status = 'running'
 AND lease_expires_at < clock_timestamp() - make_interval(secs => :waited)
 """
 UNDISPATCHED = """
-SELECT id FROM executions WHERE status = 'queued' AND dispatched_at IS NULL
+SELECT id FROM executions WHERE status = 'queued'
 AND greatest(created_at, not_before) < clock_timestamp() - make_interval(secs => :waited)
+AND (dispatched_at IS NULL
+     OR dispatched_at < clock_timestamp() - make_interval(secs => :waited + :longest))
 """
 CLAIMS = """
 SELECT DISTINCT claims.root_id FROM resource_claims AS claims JOIN executions ON id = claims.root_id
@@ -57,7 +59,7 @@ def check() -> Iterator[Finding]:
         what = f"these run under a lease that expired long ago: {found}"
         yield Finding(what=what, todo="spine relay", mend=_take_back)
     if found := _ids(UNDISPATCHED):
-        what = f"the broker has not been told of these: {found}"
+        what = f"the broker has not been told of these, or long ago: {found}"
         yield Finding(what=what, todo="spine relay", mend=_dispatch)
     if found := _ids(CLAIMS):
         what = f"these have ended and still claim something: {found}"
@@ -72,8 +74,9 @@ def check() -> Iterator[Finding]:
 
 def _ids(query: str) -> str:
     with database.snapshot() as connection:
-        values = {"waited": WAITED_SECONDS} if ":waited" in query else {}
-        found = connection.execute(text(query), values).scalars().all()
+        values = {"waited": WAITED_SECONDS, "longest": relay.LONGEST_SECONDS}
+        known = {name: value for name, value in values.items() if f":{name}" in query}
+        found = connection.execute(text(query), known).scalars().all()
     more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
     return ", ".join(map(str, found[:NAMED])) + more
 

@@ -306,7 +306,7 @@ def test_a_cancel_is_met_between_pages(spine: Spine, server: Pages, store: str) 
 def test_what_is_given_up_is_attempted_again_later(spine: Spine, server: Pages, store: str) -> None:
     if store == "sqlite":
         pytest.skip("nothing has a lease there")
-    leases.hold(lambda _: None)
+    leases.hold()
     try:
         server.script = [*[status(503)] * TRIES, page(T1)]
         dispatcher.submit("otc_ingest", {"connector": "http", "path": server.url})
@@ -322,7 +322,7 @@ def test_what_is_given_up_is_attempted_again_later(spine: Spine, server: Pages, 
 def test_what_is_refused_is_not_attempted_again(spine: Spine, server: Pages, store: str) -> None:
     if store == "sqlite":
         pytest.skip("nothing has a lease there")
-    leases.hold(lambda _: None)
+    leases.hold()
     try:
         assert "answers 404" in fails(spine, server)
     finally:
