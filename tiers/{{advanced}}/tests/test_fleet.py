@@ -91,6 +91,21 @@ def test_a_broker_that_was_emptied_is_told_again(fleet: Fleet) -> None:
     assert fleet.statuses() == {"succeeded": 1}
 
 
+def test_a_run_tells_how_far_it_has_come(fleet: Fleet) -> None:
+    fleet.spine.pipeline(
+        "far", "context.checkpoint('reading', 3, 4)", *SLOW[:3], SLOW[-2], SLOW[-1]
+    )
+    fleet.worker(1)
+    execution = dispatcher.submit("far", {})
+    fleet.until(lambda: fleet.get(execution.id).progress is not None)
+    shown = fleet.spine.json("executions", "show", execution.id)
+    assert shown["progress"] == {"stage": "reading", "done": 3, "total": 4}
+    go(fleet)
+    fleet.until(fleet.is_at_rest)
+    assert fleet.get(execution.id).progress is None
+    fleet.spine.check_ledger()
+
+
 def test_a_killed_child_loses_its_lease_and_the_work_is_done_again(fleet: Fleet) -> None:
     worker = fleet.worker(1)
     fleet.relay()

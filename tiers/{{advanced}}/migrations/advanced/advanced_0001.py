@@ -27,6 +27,7 @@ def extend_executions() -> None:
     op.add_column("executions", sa.Column("lease_token", sa.Uuid()))
     op.add_column("executions", sa.Column("lease_expires_at", INSTANT))
     op.add_column("executions", sa.Column("worker_id", WORD))
+    op.add_column("executions", sa.Column("progress", sa.JSON(none_as_null=True)))
     op.execute(
         "UPDATE executions SET lease_token = gen_random_uuid(), lease_expires_at = now() "
         "WHERE status = 'running'"

@@ -1,22 +1,23 @@
 """Leases: what a worker runs is its own for as long as it says so, by the store's clock.
 
-A thread of each worker's process extends its leases, and tells that the process lives. A run whose
-lease could not be extended stops at its next checkpoint, and since all that it writes is fenced by
-the lease, nothing of it is kept; what it ran is left to the next attempt. Backends that are guarded
-by the run lock instead claim without a lease that expires.
+A thread of each worker's process extends its leases, tells how far each run has come, and that the
+process lives. A run whose lease could not be extended stops at its next checkpoint, and since all
+that it writes is fenced by the lease, nothing of it is kept; what it ran is left to the next
+attempt. Backends that are guarded by the run lock instead claim without a lease that expires.
 """
 
 import logging
 import time
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from threading import Event, Lock, Thread
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
+import orjson
 from sqlalchemy import Connection, text
 
-from market_spine import database, presence
+from market_spine import database, presence, progress
 from market_spine.errors import SpineError
 from market_spine.settings import settings
 from market_spine.stores.postgresql import process_id
@@ -30,9 +31,13 @@ FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS = 2.0, 300.0  # before an attempt is 
 EXTEND = text(
     """
 UPDATE executions
-SET lease_expires_at = clock_timestamp() + make_interval(secs => :seconds)
-WHERE id = ANY (:ids) AND lease_token = ANY (:tokens) AND lease_expires_at > clock_timestamp()
-RETURNING id
+SET lease_expires_at = clock_timestamp() + make_interval(secs => :seconds),
+    progress = CAST(held.progress AS json)
+FROM unnest(CAST(:ids AS uuid[]), CAST(:tokens AS uuid[]), CAST(:progress AS text[]))
+     AS held (id, token, progress)
+WHERE executions.id = held.id AND lease_token = held.token
+  AND lease_expires_at > clock_timestamp()
+RETURNING executions.id
 """
 )
 
@@ -54,6 +59,7 @@ class Holder:
         self.id = process_id()
         self.seconds = seconds
         self._held: dict[UUID, tuple[UUID, float]] = {}  # the token, and until when, by our clock
+        self._progress: dict[UUID, str] = {}  # of those that have said something, as JSON
         self._guard = Lock()
         self._ended = Event()
         self._thread = Thread(target=self._go_on, daemon=True)
@@ -69,6 +75,13 @@ class Holder:
         """Extend it no longer."""
         with self._guard:
             self._held.pop(execution.id, None)
+            self._progress.pop(execution.id, None)
+
+    def note(self, execution: "Execution", label: str, done: int, total: int | None) -> None:
+        """Say how far it has come when its lease is extended next; see `progress.report`."""
+        stage = label.removeprefix(f"{execution.pipeline}: ")
+        said = orjson.dumps({"stage": stage, "done": done, "total": total}).decode()
+        self._progress[execution.id] = said
 
     def has_lost(self, execution: "Execution") -> bool:
         """Whether it was not extended in time, for whatever reason; no store is asked."""
@@ -107,8 +120,12 @@ class Holder:
     def _extend(self, connection: Connection, held: dict[UUID, tuple[UUID, float]]) -> set[UUID]:
         if not held:
             return set()
-        tokens = [token for token, _ in held.values()]
-        values = {"seconds": self.seconds, "ids": [*held], "tokens": tokens}
+        values = {
+            "seconds": self.seconds,
+            "ids": [*held],
+            "tokens": [token for token, _ in held.values()],
+            "progress": [self._progress.get(execution_id) for execution_id in held],
+        }
         return set(connection.execute(EXTEND, values).scalars())
 
 
@@ -146,7 +163,8 @@ def leased(work: Work) -> Work:
             return work(execution)
         _holder.take(execution)
         try:
-            return work(execution)
+            with progress.listening(partial(_holder.note, execution)):
+                return work(execution)
         except SpineError:
             require_lease(execution)  # if that is gone it is the reason
             raise
