@@ -15,7 +15,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from alembic.util import CommandError
+from alembic.util import CommandError, to_tuple
 from sqlalchemy import Connection, text
 
 from market_spine import database
@@ -65,10 +65,13 @@ def revision(message: str) -> Path:
     if len(own) != 1:
         raise RequestError(f"the branch '{OWN}' of the migrations has {len(own)} heads, not one")
     number = sum(OWN in known.branch_labels for known in script.walk_revisions()) + 1
-    others: Any = [head for head in script.get_heads() if head not in own]
+    others = [script.get_revision(head) for head in script.get_heads() if head not in own]
+    # Only the last: of what they depend on themselves, Alembic loses count if it is named again.
+    implied = {name for other in others for name in to_tuple(other.dependencies, default=())}
+    after: Any = [other.revision for other in others if other.revision not in implied]
     with redirect_stdout(io.StringIO()):  # it says what its caller will say better
         made: Any = command.revision(
-            _config(), message, head=own[0], rev_id=f"{OWN}_{number:04}", depends_on=others
+            _config(), message, head=own[0], rev_id=f"{OWN}_{number:04}", depends_on=after
         )
     return Path(os.path.relpath(made.path))
 
