@@ -60,7 +60,7 @@ def main(ended: int) -> None:
     with database.engine().connect() as connection:  # which keeps nothing
         plans = {  # the one that writes, and so makes the next look into the table, is the last
             "what the reaper takes back": plan(connection, relay.EXPIRED),
-            "what the relay hands on": plan(connection, relay.DUE),
+            "what the relay hands on": plan(connection, relay.DUE.bindparams(batch=relay.BATCH)),
         }
     print(json.dumps(plans))
 

@@ -31,7 +31,7 @@ SLOW = (
 )
 
 
-# The first process to end an execution `writes` stops before it commits that.
+# The first process to end an execution of a pipeline stops before it commits that.
 STOPS_BEFORE_ITS_COMMIT = """
 import os, signal
 from pathlib import Path
@@ -39,7 +39,7 @@ from market_spine import ledger
 finish = ledger.finish
 def stop(connection, execution, *args, **more):
     finish(connection, execution, *args, **more)
-    if execution.pipeline == "writes" and not Path("stopped").exists():
+    if execution.pipeline == "PIPELINE" and not Path("stopped").exists():
         Path("stopped").touch()
         os.kill(os.getpid(), signal.SIGSTOP)
 ledger.finish = stop
@@ -145,7 +145,7 @@ def test_a_paused_worker_cannot_commit_behind_its_lease(fleet: Fleet) -> None:
 def test_a_worker_that_stopped_before_its_commit_holds_nobody_up(fleet: Fleet) -> None:
     """It has the locks of its row and of its parent's, and what it had written is undone."""
     fleet.spine.pipeline("parent", "context.spawn('writes', {})", "return {}")
-    fleet.worker(1, trap=STOPS_BEFORE_ITS_COMMIT)
+    fleet.worker(1, trap=STOPS_BEFORE_ITS_COMMIT.replace("PIPELINE", "writes"))
     execution = dispatcher.submit("parent", {})
     fleet.until(lambda: (fleet.folder / "stopped").exists())
     fleet.worker(1)
@@ -153,6 +153,30 @@ def test_a_worker_that_stopped_before_its_commit_holds_nobody_up(fleet: Fleet) -
     fleet.until(fleet.is_at_rest)
     assert fleet.statuses() == {"succeeded": 2}
     assert fleet.get(execution.id).attempt == 1
+    fleet.spine.check_ledger()
+
+
+def test_a_child_that_stopped_with_its_parent_s_lock_does_not_hold_up_what_is_lost(
+    fleet: Fleet,
+) -> None:
+    """The lease of its sibling, which needs that lock to be taken back, expires first."""
+    waits = ("from pathlib import Path", "import time", "while not Path('late').exists():")
+    fleet.spine.pipeline("late", *waits, "    time.sleep(0.02)", "return {}")
+    fleet.spine.pipeline("pair", "context.spawn('slow', {})", "context.spawn('late', {})")
+    fleet.worker(2, trap=STOPS_BEFORE_ITS_COMMIT.replace("PIPELINE", "late"))
+    dispatcher.submit("pair", {})
+    fleet.until(lambda: fleet.statuses() == {"waiting": 1, "running": 2})
+    slow = fleet.one("SELECT worker_id FROM executions WHERE pipeline = 'slow'")
+    psutil.Process(int(slow.split(":")[1])).suspend()
+    is_first = "SELECT pipeline FROM executions ORDER BY lease_expires_at LIMIT 1"
+    fleet.until(lambda: fleet.one(is_first) == "slow")
+    (fleet.folder / "late").touch()
+    fleet.until(lambda: (fleet.folder / "stopped").exists())
+    go(fleet)
+    fleet.worker(1)
+    fleet.relay()
+    fleet.until(fleet.is_at_rest)
+    assert fleet.statuses() == {"succeeded": 3}
     fleet.spine.check_ledger()
 
 
@@ -247,6 +271,22 @@ def test_two_backfills_that_overlap_are_never_live_together(fleet: Fleet) -> Non
     begun = fleet.get(waiting.id).started_at
     assert begun is not None
     assert begun > fleet.one(others_end, id=waiting.id)
+
+
+def test_a_worker_that_stopped_while_it_gave_away_what_others_wait_for_holds_nobody_up(
+    fleet: Fleet,
+) -> None:
+    fleet.worker(1, trap=STOPS_BEFORE_ITS_COMMIT.replace("PIPELINE", "otc_backfill_range"))
+    backfill(24, 24)
+    waiting = backfill(24, 24, "queue")
+    fleet.until(lambda: (fleet.folder / "stopped").exists())
+    fleet.relay()
+    fleet.worker(1)
+    fleet.until(fleet.is_at_rest)
+    assert fleet.get(waiting.id).status == "succeeded"
+    assert set(fleet.statuses()) == {"succeeded"}
+    assert fleet.spine.rows(resource_claims) == []
+    fleet.spine.check_ledger()
 
 
 def test_whoever_was_passed_over_gets_what_is_free_from_the_relay(fleet: Fleet) -> None:

@@ -4,6 +4,7 @@ Celery carries messages and keeps processes. What ran, runs or failed is for the
 that no results are kept, and for the relay to repair, so that nothing is retried or timed here.
 """
 
+import logging
 import os
 from functools import cache
 from uuid import UUID
@@ -14,6 +15,7 @@ os.environ.setdefault("REMAP_SIGTERM", "SIGQUIT")
 from celery import Celery
 
 from market_spine import broker
+from market_spine.errors import StoreError
 from market_spine.settings import settings
 
 HARD_LIMIT_SECONDS = 6 * 3600  # a run that takes longer hangs
@@ -24,6 +26,8 @@ BROKER_SECONDS = 2.0  # for Redis to connect, or to answer
 PREFIX = "spine."  # of the queues, one a lane
 
 TASK = "run_pipeline"
+
+log = logging.getLogger(__name__)
 
 
 @cache
@@ -67,4 +71,7 @@ def run_pipeline(execution_id: str) -> None:
     """Carry out an execution, unless somebody has."""
     from market_spine import runner
 
-    runner.run_pipeline(UUID(execution_id))
+    try:
+        runner.run_pipeline(UUID(execution_id))
+    except StoreError as error:  # before the claim, or behind the end: the relay sees to it
+        log.warning("execution %s: %s", execution_id, error)

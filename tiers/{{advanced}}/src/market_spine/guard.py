@@ -29,7 +29,9 @@ from sqlalchemy import (
 
 from market_spine import database
 from market_spine.errors import ResourceInUseError
+from market_spine.leases import release_locks_when_stopped
 from market_spine.schema import executions, resource_claims
+from market_spine.stores.postgresql import lock_key
 
 OnConflict = Literal["reject", "queue"]
 
@@ -116,9 +118,9 @@ def release_claims(connection: Connection, root_id: UUID) -> None:
 def grant_what_is_free() -> None:
     """Give those who wait what nobody holds: whoever left it may have passed over one of them."""
     with database.transaction() as connection:
-        resources = connection.execute(WAITED_FOR).scalars().all()
-        if resources:
-            _lock(connection, resources)
+        waited_for = connection.execute(WAITED_FOR).scalars().all()
+        # Whoever has the lock of a resource gives away what is free of it, and nobody waits here.
+        if resources := [resource for resource in waited_for if _try_lock(connection, resource)]:
             grant(connection, resources)
 
 
@@ -144,8 +146,15 @@ def grant(connection: Connection, resources: Iterable[str]) -> None:
 
 
 def _lock(connection: Connection, resources: Iterable[str]) -> None:
+    release_locks_when_stopped(connection)
     for resource in sorted(resources):
         database.store().transaction_lock(connection, f"resource {resource}")
+
+
+def _try_lock(connection: Connection, resource: str) -> bool:
+    release_locks_when_stopped(connection)
+    key = lock_key(f"resource {resource}")
+    return bool(connection.execute(select(func.pg_try_advisory_xact_lock(key))).scalar_one())
 
 
 def _in_the_way(connection: Connection, root_id: UUID) -> Row[tuple[UUID, str, date, date]] | None:

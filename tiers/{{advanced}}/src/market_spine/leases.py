@@ -96,7 +96,7 @@ class Holder:
     def _go_on(self) -> None:
         while True:
             self._renew()
-            if self._ended.wait(self.seconds / RENEWALS):
+            if self._ended.wait(min(self.seconds, presence.ALIVE_SECONDS) / RENEWALS):
                 break
         presence.leave(self.id)
 
@@ -172,6 +172,18 @@ def leased(work: Work) -> Work:
             _holder.let_go(execution)
 
     return held
+
+
+def release_locks_when_stopped(connection: Connection) -> None:
+    """Let the store end this transaction if its process stops in it, for as long as a lease.
+
+    To be called where locks are taken that others wait for, and the commit is near.
+    """
+    if connection.dialect.name == "postgresql":
+        milliseconds = round(settings().spine_lease_seconds * 1000)
+        connection.exec_driver_sql(
+            f"SET LOCAL idle_in_transaction_session_timeout = {milliseconds}"
+        )
 
 
 def require_lease(execution: "Execution") -> None:

@@ -46,7 +46,7 @@ UPDATE executions SET dispatched_at = clock_timestamp()
 FROM mine WHERE executions.id = mine.id
 RETURNING executions.id, executions.lane
 """
-).bindparams(patience=PATIENCE_SECONDS, longest=LONGEST_SECONDS, batch=BATCH)
+).bindparams(patience=PATIENCE_SECONDS, longest=LONGEST_SECONDS)
 UNTOLD = text(
     """
 SELECT count(*) FROM executions
@@ -65,12 +65,12 @@ IS_EXPIRED = text(
     "SELECT FROM executions "
     "WHERE id = :id AND status = 'running' AND lease_expires_at < clock_timestamp()"
 )
-# A worker that was stopped in the middle of a transaction keeps its locks, the row's among them.
+# A worker that was stopped in the middle of a transaction keeps its locks: its row's, its parent's.
 END_SESSIONS = text(
     """
 SELECT pg_terminate_backend(pid)
 FROM executions JOIN pg_stat_activity ON application_name = 'market_spine ' || worker_id
-WHERE executions.id = :id AND status = 'running' AND lease_expires_at < clock_timestamp()
+WHERE status = 'running' AND lease_expires_at < clock_timestamp()
   AND datname = current_database() AND pid <> pg_backend_pid()
 """
 )
@@ -86,14 +86,15 @@ def serve(stopping: Event) -> None:
     """
     presence.require_postgres("a relay")
     myself = process_id()
-    waits = False
+    waits, answers = False, True  # the broker: one that is away is asked about one row at a time
     while True:
         try:
             with database.transaction() as connection:
                 presence.tell(connection, "relay", myself)
+            handed_on = take_back_expired() + take_back_unleased()
             guard.grant_what_is_free()
-            handed_on = dispatch_due() + take_back_expired() + take_back_unleased()
-            waits = False
+            told, found = dispatch_due(BATCH if answers else 1)
+            handed_on, answers, waits = handed_on + told, told > 0 or not found, False
         except StoreError as error:
             if not waits:
                 log.warning("the relay waits for the store: %s", error)
@@ -103,23 +104,32 @@ def serve(stopping: Event) -> None:
     presence.leave(myself)
 
 
-def dispatch_due() -> int:
-    """Tell the broker of what it should have been told; returns how many it was told of."""
+def dispatch_due(most: int = BATCH) -> tuple[int, int]:
+    """Tell the broker of what it should have been told.
+
+    Returns:
+        How many executions it was told of, and how many there were to tell of, `most` at a time.
+    """
     with database.transaction() as connection:
-        due = connection.execute(DUE).all()
+        leases.release_locks_when_stopped(connection)
+        due = connection.execute(DUE, {"batch": most}).all()
     if not due:
-        return 0
+        return 0, 0
     for execution_id, lane in due:
         backends.chosen().enqueue(execution_id, lane)
     with database.snapshot() as connection:  # the mark is taken back where the broker is away
         told = [execution_id for execution_id, _ in due]
-        return len(due) - int(connection.execute(UNTOLD, {"told": told}).scalar_one())
+        untold = int(connection.execute(UNTOLD, {"told": told}).scalar_one())
+    return len(due) - untold, len(due)
 
 
 def take_back_expired() -> int:
     """Return to the queue what is running under a lease that has expired; returns how many."""
     with database.snapshot() as connection:
         expired = connection.execute(EXPIRED).scalars().all()
+    if expired:
+        with database.transaction() as connection:  # of all, for one may wait for another's locks
+            connection.execute(END_SESSIONS)
     for execution_id in expired:
         with suppress(SupersededError), database.transaction() as connection:
             _take_back(connection, execution_id)
@@ -145,7 +155,6 @@ def take_back_unleased() -> int:
 
 
 def _take_back(connection: Connection, execution_id: UUID) -> None:
-    connection.execute(END_SESSIONS, {"id": execution_id})
     execution = ledger.locked(connection, execution_id)
     if connection.execute(IS_EXPIRED, {"id": execution_id}).first() is None:
         return

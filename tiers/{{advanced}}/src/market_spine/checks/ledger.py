@@ -16,12 +16,15 @@ SELECT id FROM (
     SELECT execution_id, count(*) AS events, max(seq) AS last,
            1 + count(*) FILTER (WHERE kind = 'requeued') AS attempt,
            bool_or(kind = 'cancel_requested') AS cancel_requested,
+           max(data ->> 'error') FILTER (WHERE kind IN ('succeeded', 'failed', 'cancelled'))
+               AS error,
            (array_agg(kind ORDER BY seq DESC) FILTER (WHERE kind IN ('submitted', 'started',
                'waiting', 'requeued', 'succeeded', 'failed', 'cancelled')))[1] AS kind
     FROM execution_events GROUP BY execution_id
 ) AS told FULL JOIN executions ON id = execution_id
-WHERE (events, last, told.attempt, told.cancel_requested) IS DISTINCT FROM
-      (version::bigint, version, executions.attempt::bigint, executions.cancel_requested)
+WHERE (events, last, told.attempt, told.cancel_requested, told.error) IS DISTINCT FROM
+      (version::bigint, version, executions.attempt::bigint, executions.cancel_requested,
+       executions.error)
    OR CASE kind WHEN 'submitted' THEN 'queued' WHEN 'requeued' THEN 'queued'
                 WHEN 'started' THEN 'running' ELSE kind END IS DISTINCT FROM status
 """
@@ -87,7 +90,7 @@ def _take_back() -> None:
 
 
 def _dispatch() -> None:
-    while relay.dispatch_due() == relay.BATCH:
+    while relay.dispatch_due()[0] == relay.BATCH:
         pass
 
 

@@ -27,6 +27,8 @@ def run(context: Context, params: IngestNextParams) -> dict[str, Any]:
     from market_spine.services.otc import cursors
 
     cursor = cursors.take(context.connection, params.cursor)
+    if cursor is None:  # by a tick that is still at it: the next one goes on
+        return {"records": 0, "cursor": "in use"}
     after = params.start_date - timedelta(days=1) if params.start_date else None
     records, mapping = read(params, after, params.end_date, context)
     cursors.skip(cursor, records, context.checkpoint)

@@ -28,13 +28,14 @@ LetterId = Annotated[
 
 
 class Selection(BaseModel):
-    """Which open letters, newest first."""
+    """Which open letters that have not been retried, newest first."""
 
     model_config = ConfigDict(
         extra="forbid", json_schema_extra={"examples": [{"kind": "record", "limit": 10}]}
     )
 
     kind: Literal["execution", "record"] | None = Field(None, description="Only this kind.")
+    before: UUID | None = Field(None, description="Only older ones than this letter.")
     limit: int = Field(MOST, ge=1, le=MOST, description="How many at the most.")
 
 
@@ -58,7 +59,7 @@ class RetriedList(BaseModel):
 def retry_dead_letters(selection: Selection) -> RetriedList:
     """Do again what the open letters stand for, each as an execution of its own."""
     with database.snapshot() as connection:
-        letters = ledger.list_dead_letters(connection, kind=selection.kind, limit=selection.limit)
+        letters = ledger.list_dead_letters(connection, **selection.model_dump())
     return RetriedList(items=[_retried(letter.id) for letter in letters])
 
 

@@ -15,7 +15,7 @@ from market_spine.errors import StoreError
 router = APIRouter(tags=["health"], route_class=ThreadedRoute)
 
 TEXT = "text/plain; version=0.0.4"
-SOME_TEXT = 'market_spine_past_lease{lane="default",pipeline="otc_normalize"} 0\n'
+SOME_TEXT = 'spine_past_lease{lane="default",pipeline="otc_normalize"} 0\n'
 A_STRING = {"schema": {"type": "string"}, "example": SOME_TEXT}
 AS_TEXT: docs.Responses = {
     200: {

@@ -29,13 +29,17 @@ class Cursor(NamedTuple):
     last_record: str | None  # the hash of the last of them
 
 
-def take(connection: Connection, name: str) -> Cursor:
-    """A cursor, which nobody else can take until the transaction has ended; a new one is at 0."""
+def take(connection: Connection, name: str) -> Cursor | None:
+    """A cursor, which nobody else can take until the transaction has ended; a new one is at 0.
+
+    None: somebody else has it, and may have for as long as the source takes its time.
+    """
     new = {"name": name, "position": 0, "last_record": None, "moved_at": None}
     connection.execute(database.store().insert_new(ingest_cursors), new)
     columns = [ingest_cursors.c[column] for column in Cursor._fields]
-    mine = select(*columns).where(ingest_cursors.c.name == name).with_for_update()
-    return Cursor(*connection.execute(mine).one())
+    mine = select(*columns).where(ingest_cursors.c.name == name).with_for_update(skip_locked=True)
+    found = connection.execute(mine).first()
+    return Cursor(*found) if found else None
 
 
 def skip(

@@ -19,7 +19,7 @@ from typing import IO, Any, NamedTuple, cast
 
 import orjson
 
-from market_spine.errors import SpineError
+from market_spine.errors import ProcessLostError
 from market_spine.services.otc.mapping import SourceMapping
 from market_spine.services.otc.readers import RejectedError
 from market_spine.services.otc.records import RecordFields, read_record
@@ -58,7 +58,7 @@ def read_ahead(
         total: how many rows there will be, about.
 
     Raises:
-        SpineError: the second process was ended by somebody.
+        ProcessLostError: the second process was ended by somebody.
     """
     if total < MANY:
         for rows in batches:
@@ -110,12 +110,12 @@ class _SecondProcess:
         try:
             _put(rows, next(self._to_ask), self._requests)
         except BrokenPipeError:
-            raise SpineError(ENDED) from None
+            raise ProcessLostError(ENDED) from None
 
     def answer(self, rows: Sequence[RawRow]) -> Batch:
         answer = _take(next(self._to_answer), self._answers)
         if answer is None:
-            raise SpineError(ENDED)
+            raise ProcessLostError(ENDED)
         records, faults = answer
         return Batch(rows, records, [*map(Fault._make, faults)])
 
