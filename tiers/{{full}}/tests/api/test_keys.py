@@ -1,43 +1,70 @@
 """Keys of the API, through the command line and HTTP."""
 
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
-from fastapi.testclient import TestClient
-from typer.testing import CliRunner
 
-from market_spine.api.app import create_app
-from market_spine.cli import build_app
+from tests import postgres
+from tests.api.serving import Api, serving
+from tests.support import REPO
 
 
-def spine(*words: str) -> str:
-    ended = CliRunner().invoke(build_app(), words, catch_exceptions=False)
-    assert ended.exit_code == 0, ended.output
+@pytest.fixture
+def anywhere(tmp_path: Path) -> Iterator[Api]:
+    """The API, bound to every network, over a database of its own."""
+    url = postgres.new_database()
+    try:
+        with serving(tmp_path, url, SPINE_API_HOST="0.0.0.0", SPINE_API_HOSTS="*") as found:
+            yield found
+    finally:
+        postgres.drop_database(url)
+
+
+def spine(api: Api, *words: str) -> str:
+    """What a command over the same database prints."""
+    code = "from market_spine.cli import main; main()"
+    command = [sys.executable, "-c", code, *words]
+    at_home = {"DATABASE_URL": api.database, "SPINE_MIGRATIONS": str(REPO / "migrations")}
+    ended = subprocess.run(
+        command, env={**os.environ, **at_home}, cwd=api.folder, capture_output=True, text=True
+    )
+    assert ended.returncode == 0, ended.stderr
     return ended.stdout.strip()
 
 
-def bearer(secret: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {secret}"}
+def status_becomes(api: Api, status: int, headers: dict[str, str]) -> None:
+    deadline = time.monotonic() + 30
+    while api.http.get("/executions", headers=headers).status_code != status:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
-@pytest.mark.usefixtures("client")
-def test_a_key_opens_what_its_scopes_name() -> None:
-    secret = spine("keys", "make", "ann", "--scope", "read")
-    with TestClient(create_app(), base_url="http://localhost") as client:
-        refused = client.get("/executions")
-        assert refused.status_code == 401
-        assert refused.headers["www-authenticate"].startswith("Bearer")
-        assert "spine keys make" in refused.json()["detail"]
-        assert refused.headers["x-content-type-options"] == "nosniff"
-        assert client.get("/livez").status_code == 200
-        assert client.get("/executions", headers=bearer(secret)).status_code == 200
-        missing = client.post("/executions", headers=bearer(secret), json={})
-        assert missing.status_code == 403
-        assert "submit" in missing.json()["detail"]
-    assert secret not in spine("keys", "list", "--json")
-    spine("keys", "revoke", "ann")
-
-
-@pytest.mark.usefixtures("client")
-def test_elsewhere_than_on_loopback_nobody_is_let_in_without_a_key() -> None:
-    with TestClient(create_app("0.0.0.0"), base_url="http://localhost") as client:
-        assert client.get("/executions").status_code == 401
-        assert client.get("/readyz").status_code == 200
+def test_a_key_opens_what_its_scopes_name_until_it_is_revoked(anywhere: Api) -> None:
+    refused = anywhere.http.get("/executions")
+    assert refused.status_code == 401
+    assert refused.headers["www-authenticate"].startswith("Bearer")
+    assert refused.headers["x-content-type-options"] == "nosniff"
+    assert "spine keys make" in refused.json()["detail"]
+    assert anywhere.http.get("/livez").status_code == 200
+    assert anywhere.http.get("/readyz").status_code == 200
+    secret = spine(anywhere, "keys", "make", "ann", "--scope", "read", "--scope", "submit")
+    held = {"Authorization": f"Bearer {secret}"}
+    status_becomes(anywhere, 200, held)
+    body = {"pipeline": "slow", "params": {}}
+    submitted = anywhere.http.post("/executions", headers=held, json=body)
+    assert submitted.status_code == 202, submitted.text
+    place = submitted.headers["location"]
+    events = anywhere.http.get(f"{place}/events", headers=held).json()["items"]
+    assert events[0]["data"]["by"] == "ann"
+    cancelled = anywhere.http.post(f"{place}/cancel", headers=held)
+    assert cancelled.status_code == 403
+    assert "operate" in cancelled.json()["detail"]
+    anywhere.go()
+    assert secret not in spine(anywhere, "keys", "list", "--json") + anywhere.log
+    spine(anywhere, "keys", "revoke", "ann")
+    status_becomes(anywhere, 401, held)
