@@ -119,6 +119,8 @@ def grant_what_is_free() -> None:
     """Give those who wait what nobody holds: whoever left it may have passed over one of them."""
     with database.transaction() as connection:
         waited_for = connection.execute(WAITED_FOR).scalars().all()
+        if waited_for:
+            release_locks_when_stopped(connection)
         # Whoever has the lock of a resource gives away what is free of it, and nobody waits here.
         if resources := [resource for resource in waited_for if _try_lock(connection, resource)]:
             grant(connection, resources)
@@ -152,7 +154,6 @@ def _lock(connection: Connection, resources: Iterable[str]) -> None:
 
 
 def _try_lock(connection: Connection, resource: str) -> bool:
-    release_locks_when_stopped(connection)
     key = lock_key(f"resource {resource}")
     return bool(connection.execute(select(func.pg_try_advisory_xact_lock(key))).scalar_one())
 

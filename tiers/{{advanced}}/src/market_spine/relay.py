@@ -86,15 +86,17 @@ def serve(stopping: Event) -> None:
     """
     presence.require_postgres("a relay")
     myself = process_id()
-    waits, answers = False, True  # the broker: one that is away is asked about one row at a time
+    waits = False
+    answers = True  # the broker; one that is away is asked about one row at a time
     while True:
         try:
             with database.transaction() as connection:
                 presence.tell(connection, "relay", myself)
-            handed_on = take_back_expired() + take_back_unleased()
+            taken_back = take_back_expired() + take_back_unleased()
             guard.grant_what_is_free()
             told, found = dispatch_due(BATCH if answers else 1)
-            handed_on, answers, waits = handed_on + told, told > 0 or not found, False
+            answers = told > 0 or not found
+            handed_on, waits = taken_back + told, False
         except StoreError as error:
             if not waits:
                 log.warning("the relay waits for the store: %s", error)

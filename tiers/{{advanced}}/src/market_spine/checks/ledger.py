@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from sqlalchemy import text
+from sqlalchemy import TextClause, text
 
 from market_spine import database, guard, relay
 from market_spine.checks import Finding
@@ -11,7 +11,8 @@ NAMED = 5  # of those that a finding is about
 WAITED_SECONDS = 60.0  # longer than the relay lets anything wait
 
 # What the events amount to, said in SQL and not by `ledger.fold`, of which this is the check.
-FOLDED = """
+FOLDED = text(
+    """
 SELECT id FROM (
     SELECT execution_id, count(*) AS events, max(seq) AS last,
            1 + count(*) FILTER (WHERE kind = 'requeued') AS attempt,
@@ -28,29 +29,40 @@ WHERE (events, last, told.attempt, told.cancel_requested, told.error) IS DISTINC
    OR CASE kind WHEN 'submitted' THEN 'queued' WHEN 'requeued' THEN 'queued'
                 WHEN 'started' THEN 'running' ELSE kind END IS DISTINCT FROM status
 """
-EXPIRED = """
+)
+EXPIRED = text(
+    """
 SELECT id FROM executions WHERE status = 'running'
 AND lease_expires_at < clock_timestamp() - make_interval(secs => :waited)
 """
-UNDISPATCHED = """
+).bindparams(waited=WAITED_SECONDS)
+UNDISPATCHED = text(
+    """
 SELECT id FROM executions WHERE status = 'queued'
 AND greatest(created_at, not_before) < clock_timestamp() - make_interval(secs => :waited)
 AND (dispatched_at IS NULL
      OR dispatched_at < clock_timestamp() - make_interval(secs => :waited + :longest))
 """
-CLAIMS = """
+).bindparams(waited=WAITED_SECONDS, longest=relay.LONGEST_SECONDS)
+CLAIMS = text(
+    """
 SELECT DISTINCT claims.root_id FROM resource_claims AS claims JOIN executions ON id = claims.root_id
 WHERE finished_at IS NOT NULL
 """
-WITHOUT_LETTER = """
+)
+WITHOUT_LETTER = text(
+    """
 SELECT id FROM executions WHERE status = 'failed'
 AND NOT EXISTS (SELECT FROM dead_letters WHERE execution_id = executions.id AND kind = 'execution')
 AND NOT EXISTS (SELECT FROM executions AS child WHERE child.parent_id = executions.id)
 """
-WITHOUT_FAILURE = """
+)
+WITHOUT_FAILURE = text(
+    """
 SELECT dead_letters.id FROM dead_letters JOIN executions ON executions.id = execution_id
 WHERE kind = 'execution' AND status <> 'failed'
 """
+)
 
 
 def check() -> Iterator[Finding]:
@@ -75,11 +87,9 @@ def check() -> Iterator[Finding]:
         yield Finding(what=what, todo="somebody wrote to the tables: restore them from a copy")
 
 
-def _ids(query: str) -> str:
+def _ids(query: TextClause) -> str:
     with database.snapshot() as connection:
-        values = {"waited": WAITED_SECONDS, "longest": relay.LONGEST_SECONDS}
-        known = {name: value for name, value in values.items() if f":{name}" in query}
-        found = connection.execute(text(query), known).scalars().all()
+        found = connection.execute(query).scalars().all()
     more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
     return ", ".join(map(str, found[:NAMED])) + more
 
@@ -96,5 +106,5 @@ def _dispatch() -> None:
 
 def _release() -> None:
     with database.transaction() as connection:
-        for root_id in connection.execute(text(CLAIMS)).scalars().all():
+        for root_id in connection.execute(CLAIMS).scalars().all():
             guard.release_claims(connection, root_id)

@@ -4,7 +4,6 @@ import logging
 from ipaddress import ip_address
 from time import monotonic
 
-import orjson
 from fastapi import Request, Response
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -70,10 +69,7 @@ class Access:
         try:
             live = await self._live()
         except StoreError as error:
-            log.warning("%s", error)
-            retry = {"Retry-After": str(problems.RETRY_SECONDS)}
-            answer = _answer(request, "unavailable", problems.UNAVAILABLE, retry)
-            await answer(scope, receive, send)
+            await problems.unavailable(request, error)(scope, receive, send)
             return
         if not live and _is_loopback(self.host) and _came_to_loopback(scope):
             if not self.said_open:
@@ -83,31 +79,29 @@ class Access:
             return
         kind, _, secret = request.headers.get("authorization", "").partition(" ")
         key = keys.matching(live, secret.strip()) if kind.lower() == "bearer" else None
-        refusal = self._refusal(request, key)
-        if refusal is not None or key is None:
-            await (refusal or _unknown(request))(scope, receive, send)
+        refusal = self._refusal(request, key) if key else _unknown(request)
+        if refusal is not None:
+            await refusal(scope, receive, send)
             return
-        token = caller.set(key.name)
+        token = caller.set(key.name if key else None)
         try:
             await self.app(scope, receive, send)
         finally:
             caller.reset(token)
 
-    def _refusal(self, request: Request, key: keys.Key | None) -> Response | None:
-        if key is None:
-            return _unknown(request)
+    def _refusal(self, request: Request, key: keys.Key) -> Response | None:
         tokens, counted_at = self.buckets.get(key.name, (float(self.per_minute), monotonic()))
         refill = (monotonic() - counted_at) * self.per_minute / 60
         tokens = min(float(self.per_minute), tokens + refill)
         if tokens < 1:
             seconds = int((1 - tokens) * 60 / self.per_minute) + 1
             detail = f"key '{key.name}' may ask {self.per_minute} times a minute (SPINE_API_RATE)"
-            return _answer(request, 429, detail, {"Retry-After": str(seconds)})
+            return problems.answer(request, 429, detail, headers={"Retry-After": str(seconds)})
         self.buckets[key.name] = (tokens - 1, monotonic())
         needed = _needed(request)
         if needed not in key.scopes:
             detail = f"key '{key.name}' lacks the scope {needed} (it has: {', '.join(key.scopes)})"
-            return _answer(request, 403, detail, {})
+            return problems.answer(request, 403, detail)
         return None
 
     async def _live(self) -> list[keys.Key]:
@@ -143,12 +137,5 @@ def _came_to_loopback(scope: Scope) -> bool:
 
 def _unknown(request: Request) -> Response:
     detail = f"send 'Authorization: Bearer KEY' with a key that is live; to make one: {MAKE_ONE}"
-    return _answer(request, 401, detail, {"WWW-Authenticate": 'Bearer realm="market-spine"'})
-
-
-def _answer(
-    request: Request, kind: problems.Kind | int, detail: str, headers: dict[str, str]
-) -> Response:
-    told = problems.problem(kind, detail, request.url.path)
-    content = orjson.dumps(told.model_dump())
-    return Response(content, told.status, headers, media_type=problems.MEDIA_TYPE)
+    challenge = {"WWW-Authenticate": 'Bearer realm="market-spine"'}
+    return problems.answer(request, 401, detail, headers=challenge)

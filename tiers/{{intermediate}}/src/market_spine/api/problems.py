@@ -100,12 +100,12 @@ def problem(kind: Kind | int, detail: str, instance: str, faults: Sequence[Fault
 
 def too_large(request: Request, detail: str) -> Response:
     """The answer to a body that is too large."""
-    return _answer(request, 413, detail, _faults([{"loc": ("body",), "msg": detail}]))
+    return answer(request, 413, detail, _faults([{"loc": ("body",), "msg": detail}]))
 
 
 def misdirected(request: Request, detail: str) -> Response:
     """The answer to what was sent to a host that this is not."""
-    return _answer(request, 421, detail)
+    return answer(request, 421, detail)
 
 
 def install(app: FastAPI) -> None:
@@ -120,45 +120,46 @@ def install(app: FastAPI) -> None:
 async def _invalid(request: Request, error: Exception) -> Response:
     invalid = cast(RequestValidationError, error)
     if isinstance(invalid.body, bytes):
-        return _answer(request, 415, NOT_JSON)
+        return answer(request, 415, NOT_JSON)
     first = invalid.errors()[0]
     if first["type"] == "json_invalid":
         return _malformed(request, f"{first['ctx']['error']} at character {first['loc'][-1]}")
     faults = _faults(invalid.errors())
     detail = "; ".join(f"{fault.field or fault.location}: {fault.detail}" for fault in faults)
-    return _answer(request, "invalid-request", detail, faults)
+    return answer(request, "invalid-request", detail, faults)
 
 
 def _malformed(request: Request, detail: str) -> Response:
-    return _answer(request, "malformed-json", detail, _faults([{"loc": ("body",), "msg": detail}]))
+    return answer(request, "malformed-json", detail, _faults([{"loc": ("body",), "msg": detail}]))
 
 
 async def _reused(request: Request, error: Exception) -> Response:
     faults = _faults([{"loc": ("header", "Idempotency-Key"), "msg": str(error)}])
-    return _answer(request, "idempotency-key-reused", str(error), faults)
+    return answer(request, "idempotency-key-reused", str(error), faults)
 
 
 async def _refused(request: Request, error: Exception) -> Response:
     if isinstance(error, StoreError):
-        return _unavailable(request, error)
+        return unavailable(request, error)
     if isinstance(error, NotFoundError):
-        return _answer(request, "not-found", str(error))
+        return answer(request, "not-found", str(error))
     if isinstance(error, ConflictError):
-        return _answer(request, "conflict", str(error))
+        return answer(request, "conflict", str(error))
     # The dispatcher refuses params by raising from what their model found wrong.
     wrong = error.__cause__
     found = wrong.errors() if isinstance(wrong, ValidationError) else []
     faults = _faults([{**fault, "loc": ("body", "params", *fault["loc"])} for fault in found])
-    return _answer(request, "invalid-request", str(error), faults)
+    return answer(request, "invalid-request", str(error), faults)
 
 
-def _unavailable(request: Request, error: StoreError) -> Response:
+def unavailable(request: Request, error: StoreError) -> Response:
+    """The answer while the store is away."""
     log.warning("%s", error)
     # What a driver says names hosts, databases and users.
     detail = str(error) if error.__cause__ is None else UNAVAILABLE
     if request.method == "POST":
         detail = f"{detail}; {REPEATABLE}"
-    return _answer(request, "unavailable", detail, headers={"Retry-After": str(RETRY_SECONDS)})
+    return answer(request, "unavailable", detail, headers={"Retry-After": str(RETRY_SECONDS)})
 
 
 async def _plain(request: Request, error: Exception) -> Response:
@@ -174,7 +175,7 @@ async def _plain(request: Request, error: Exception) -> Response:
     if plain.status_code == 405:
         headers["Allow"] = _allowed(request) or "GET, HEAD"  # /docs, /openapi.json
         detail = f"{request.method} is not possible here (possible: {headers['Allow']})"
-    return _answer(request, plain.status_code, detail, headers=headers)
+    return answer(request, plain.status_code, detail, headers=headers)
 
 
 def _allowed(request: Request) -> str:
@@ -186,7 +187,7 @@ def _allowed(request: Request) -> str:
 async def _unexpected(request: Request, _error: Exception) -> Response:
     # The server logs the exception, which is raised on after this answer.
     detail = "an unexpected error, which the log of the API explains"
-    return _answer(request, "internal-error", detail)
+    return answer(request, "internal-error", detail)
 
 
 def _faults(found: Sequence[Mapping[str, Any]]) -> list[Fault]:
@@ -200,13 +201,14 @@ def _faults(found: Sequence[Mapping[str, Any]]) -> list[Fault]:
     return faults
 
 
-def _answer(
+def answer(
     request: Request,
     kind: Kind | int,
     detail: str,
     faults: Sequence[Fault] = (),
     headers: Mapping[str, str] | None = None,
 ) -> Response:
+    """A problem as the answer to a request."""
     told = problem(kind, _sendable(detail), quote(request.scope["path"]), faults)
     return Response(orjson.dumps(told.model_dump()), told.status, headers, media_type=MEDIA_TYPE)
 
