@@ -115,6 +115,15 @@ def test_settings_that_cannot_be_meant_are_named(well: Fleet, name: str) -> None
     assert any(told in one["what"] for one in findings if one["check"] == "settings"), findings
 
 
+def test_an_address_of_something_else_than_redis_is_refused_at_the_start(well: Fleet) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("REDIS_URL", "valkey://here")
+        well.spine.restart()
+        refused = well.spine("doctor")
+    well.spine.restart()
+    refused.fails(2, "error: setting REDIS_URL: must begin with redis://")
+
+
 def test_a_misspelt_setting_in_the_file_is_named(well: Fleet) -> None:
     (well.folder / ".env").write_text("SPINE_QUERY_SECOND=1\n")
     code, (told,) = found(well)

@@ -46,6 +46,7 @@ def main() -> None:
         if isinstance(error, ValidationError):
             fault = error.errors()[0]
             where = ".".join(str(part) for part in fault["loc"]).upper()
-            print(f"error: setting {where}: {fault['msg']}", file=sys.stderr)
+            reason = fault["msg"].removeprefix("Value error, ")
+            print(f"error: setting {where}: {reason}", file=sys.stderr)
             sys.exit(2)
         raise
