@@ -255,8 +255,9 @@ def fleet_in(
     broker = Broker(home, may_hang=may_hang)
     quick = {"SPINE_LEASE_SECONDS": "4", "SPINE_DRAIN_SECONDS": "5", **settings}
     try:
-        with _spine_on(server, folder) as spine:
-            os.environ.update({"SPINE_BACKEND": "celery", "REDIS_URL": broker.url})
+        with _spine_on(server, folder) as spine, pytest.MonkeyPatch.context() as patch:
+            patch.setenv("SPINE_BACKEND", "celery")
+            patch.setenv("REDIS_URL", broker.url)
             celery._failed_at = float("-inf")  # for the broker of an earlier test
             fleet = Fleet(spine, broker, server, quick)
             try:
@@ -264,7 +265,6 @@ def fleet_in(
             finally:
                 fleet.end()
     finally:
-        os.environ.pop("REDIS_URL", None)
         broker.close()
 
 

@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import text
 
 from market_spine import database, dispatcher, ledger
+from market_spine.checks import store
 from market_spine.guard import Claim, claim_for
 from market_spine.schema import resource_claims
 from tests import postgres
@@ -51,6 +52,23 @@ BROKEN = {
         "UPDATE executions SET status = 'succeeded', error = NULL",
         "no dead letter",
     ),
+    "an event out of its place": (
+        "SET session_replication_role = replica;"
+        "UPDATE execution_events SET seq = 9 WHERE kind = 'started'",
+        "UPDATE execution_events SET seq = 2 WHERE kind = 'started'",
+        "amount to",
+    ),
+    "a letter of what succeeded": (
+        "INSERT INTO dead_letters (id, kind, execution_id, reason, created_at)"
+        "SELECT id, 'execution', id, 'x', created_at FROM executions",
+        "DELETE FROM dead_letters",
+        "did not fail",
+    ),
+    "a column that nobody knows": (
+        "ALTER TABLE executions ADD COLUMN mine integer",
+        "ALTER TABLE executions DROP COLUMN mine",
+        "mine",
+    ),
 }
 
 
@@ -64,6 +82,56 @@ def test_what_somebody_wrote_to_the_tables_is_found(well: Fleet, name: str) -> N
     assert code == 1
     assert any(told in one["what"] and not one["is_mended"] for one in told_of), told_of
     assert found(well) == (0, [])
+
+
+# The database's own clock is an hour ahead for whoever looks there first.
+AHEAD = """
+CREATE SCHEMA ahead;
+CREATE FUNCTION ahead.clock_timestamp() RETURNS timestamptz
+    RETURN pg_catalog.clock_timestamp() + interval '1 hour'
+"""
+
+
+def test_a_clock_that_is_wrong_is_named(well: Fleet) -> None:
+    with postgres.connect(well.database) as other:
+        other.execute(AHEAD.encode())
+    joint = "&" if "?" in well.database else "?"
+    first = f"{well.database}{joint}options=-csearch_path%3Dahead,pg_catalog,public"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DATABASE_URL", first)
+        well.spine.restart()
+        code, told = found(well)
+    well.spine.restart()
+    assert code == 1
+    (skew,) = [one for one in told if "clock" in one["what"]]
+    assert skew["what"] == "this machine's clock is -3600 s ahead of the database's"
+    assert "NTP" in skew["todo"]
+    assert found(well) == (0, [])
+
+
+def test_a_postgres_that_nobody_has_tried_is_named(
+    well: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "OLDEST", 98)
+    monkeypatch.setattr(store, "NEWEST", 99)
+    code, (told,) = found(well)
+    assert (code, told["todo"]) == (1, "use one from 98 to 99")
+
+
+def test_a_lease_that_expired_long_ago_is_taken_back(tmp_path: Path) -> None:
+    with fleet_in(tmp_path) as fleet:
+        fleet.spine.pipeline("hangs", "import time", "time.sleep(3600)")
+        fleet.worker(1)
+        execution = dispatcher.submit("hangs", {})
+        fleet.until(lambda: fleet.get(execution.id).status == "running")
+        fleet.members[0].kill_all()
+        with database.transaction() as connection:
+            long_ago = "UPDATE executions SET lease_expires_at = '2025-11-24 12:00:00+00'"
+            connection.execute(text(long_ago))
+        mended = [one for one in found(fleet, "--fix")[1] if one["check"] == "ledger"]
+        assert [one["is_mended"] for one in mended] == [True]
+        assert "lease that expired" in mended[0]["what"]
+        assert (fleet.get(execution.id).status, fleet.get(execution.id).attempt) == ("queued", 2)
 
 
 def test_a_claim_that_was_left_is_let_go_of(well: Fleet) -> None:

@@ -24,6 +24,8 @@ POINTS = {
         ("dispatcher.submit_in", "after"),
         ("dispatcher.enqueue", "before"),
         ("dispatcher.enqueue", "after"),
+        ("ledger.release_claims", "before"),
+        ("ledger.release_claims", "after"),
     ],
     "relay": [
         ("presence.tell", "after"),
@@ -35,6 +37,10 @@ POINTS = {
         ("relay._take_back", "after"),
         ("ledger.requeue", "before"),
         ("ledger.requeue", "after"),
+        ("relay.take_back_expired", "before"),
+        ("relay.take_back_expired", "after"),
+        ("guard.grant_what_is_free", "before"),
+        ("guard.grant_what_is_free", "after"),
     ],
     "beat": [
         ("presence.tell", "after"),
@@ -52,6 +58,8 @@ POINTS = {
         ("backends.celery.enqueue", "before"),
         ("backends.celery.enqueue", "after"),
         ("dispatcher.enqueue", "after"),
+        ("guard._hold", "before"),
+        ("guard._hold", "after"),
     ],
 }
 
