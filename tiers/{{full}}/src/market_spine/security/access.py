@@ -21,6 +21,7 @@ from market_spine.security import caller, keys
 
 FRESH_SECONDS = 2.0  # how long a key that was revoked may still be let in
 OPEN = ("/livez", "/readyz")  # to whoever restarts processes and sends them requests
+SUBMITTING = ("/executions", "/executions/bulk")
 CHALLENGE = 'Bearer realm="market-spine"'
 MAKE_ONE = "spine keys make NAME --scope read"
 
@@ -118,7 +119,7 @@ def scope_of(method: str, path: str) -> keys.Scope:
     """What a key must be good for: whatever is not known to be less operates the system."""
     if method in ("GET", "HEAD", "OPTIONS"):
         return "read"
-    return "submit" if path == "/executions" else "operate"
+    return "submit" if path in SUBMITTING else "operate"
 
 
 def _keys() -> tuple[list[keys.Key], bool]:
