@@ -99,7 +99,7 @@ def test_who_has_no_key_is_refused_all_but_the_probes(anywhere: Api) -> None:
             assert refused.headers["www-authenticate"] == 'Bearer realm="market-spine"'
             assert "spine keys make" in refused.json()["detail"]
     held = key(anywhere, "read")["Authorization"]
-    for wrong in (held[:-1], held.replace("Bearer", "Basic"), "Bearer", "Bearer ", "Bearer é"):
+    for wrong in (held[:-1], held.replace("Bearer", "Basic"), "Bearer", "Bearer é"):
         refused = anywhere.http.get("/executions", headers={"Authorization": wrong.encode()})
         assert refused.status_code == 401, wrong
         assert 'error="invalid_token"' in refused.headers["www-authenticate"]
@@ -198,8 +198,9 @@ def test_its_document_is_true(anywhere: Api, tmp_path: Path) -> None:
     attack = subprocess.run(
         [
             *(sys.executable, "-m", "schemathesis.cli", "--config-file", str(config)),
-            *("run", f"{anywhere.url}/openapi.json", "--checks", "all", "--max-examples", "5"),
-            *("--exclude-path", "/raises", "--header", f"Authorization: {held['Authorization']}"),
+            *("run", f"{anywhere.url}/openapi.json", "--checks", "all", "--max-examples", "3"),
+            *("--phases", "examples,fuzzing", "--exclude-path", "/raises"),
+            *( "--header", f"Authorization: {held['Authorization']}"),
             *("--generation-deterministic", "--continue-on-failure", "--no-color"),
         ],
         cwd=tmp_path,
@@ -217,10 +218,9 @@ def test_its_document_is_true(anywhere: Api, tmp_path: Path) -> None:
 def test_each_key_has_a_rate(tmp_path: Path) -> None:
     with over_new_database(tmp_path, **EVERYWHERE, SPINE_API_RATE="60") as api:
         held, other = key(api, "read"), key(api, "read")
-        for allowed in range(200):
-            refused = api.http.get("/executions?limit=1", headers=held)
-            if refused.status_code != 200:
-                break
+        answers = [api.http.get("/executions?limit=1", headers=held) for _ in range(150)]
+        refused = answers[-1]
+        allowed = [answer.status_code for answer in answers].count(200)
         assert (refused.status_code, 50 < allowed < 120) == (429, True), allowed
         assert "60 times a minute (SPINE_API_RATE)" in refused.json()["detail"]
         assert refused.headers["retry-after"] == "1"
