@@ -100,7 +100,7 @@ def test_who_has_no_key_is_refused_all_but_the_probes(anywhere: Api) -> None:
             assert "spine keys make" in refused.json()["detail"]
     held = key(anywhere, "read")["Authorization"]
     for wrong in (held[:-1], held.replace("Bearer", "Basic"), "Bearer", "Bearer é"):
-        refused = anywhere.http.get("/executions", headers={"Authorization": wrong.encode()})
+        refused = anywhere.http.get("/executions", headers={b"Authorization": wrong.encode()})
         assert refused.status_code == 401, wrong
         assert 'error="invalid_token"' in refused.headers["www-authenticate"]
     lower_case = {"Authorization": held.replace("Bearer", "bearer")}
@@ -200,7 +200,7 @@ def test_its_document_is_true(anywhere: Api, tmp_path: Path) -> None:
             *(sys.executable, "-m", "schemathesis.cli", "--config-file", str(config)),
             *("run", f"{anywhere.url}/openapi.json", "--checks", "all", "--max-examples", "3"),
             *("--phases", "examples,fuzzing", "--exclude-path", "/raises"),
-            *( "--header", f"Authorization: {held['Authorization']}"),
+            *("--header", f"Authorization: {held['Authorization']}"),
             *("--generation-deterministic", "--continue-on-failure", "--no-color"),
         ],
         cwd=tmp_path,
