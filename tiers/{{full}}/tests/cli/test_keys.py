@@ -5,11 +5,12 @@ from datetime import UTC, datetime
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import Connection, insert, text
+from sqlalchemy import insert
 
 from market_spine import database
 from market_spine.schema import api_keys
 from tests.house import until
+from tests.postgres import Other
 from tests.support import Spine, ended
 
 
@@ -46,18 +47,14 @@ def test_a_scope_is_one_of_three(spine: Spine) -> None:
 
 
 @pytest.mark.parametrize("store", ["postgresql"], scope="module")
-def test_of_two_who_make_a_name_at_once_one_is_refused(spine: Spine) -> None:
+def test_of_two_who_make_a_name_at_once_one_is_refused(spine: Spine, other: Other) -> None:
     row = {"id": uuid4(), "name": "ann", "scopes": ["read"], "secret_hash": "x"}
+    asked = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    asked += " AND datname = current_database()"
     with database.transaction() as connection:
         connection.execute(insert(api_keys), {**row, "created_at": datetime.now(UTC)})
-        second = spine.start("keys", "make", "ann", "--scope", "read")
-        until(lambda: waiting(connection) == 1)
-    ended(second).fails(2, "'ann'", "revoke")
+        with spine.start("keys", "make", "ann", "--scope", "read") as second:
+            until(lambda: other.execute(asked.encode()).fetchone() is not None)
+            connection.commit()
+            ended(second).fails(2, "'ann'", "revoke")
     assert spine.count(api_keys) == 1
-
-
-def waiting(connection: Connection) -> int:
-    """How many wait for a lock of this database."""
-    asked = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-    asked += " AND datname = current_database()"
-    return int(connection.execute(text(asked)).scalar_one())
