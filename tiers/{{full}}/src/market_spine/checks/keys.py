@@ -7,8 +7,6 @@ from market_spine.checks import Finding
 from market_spine.security import is_loopback, keys
 from market_spine.settings import settings
 
-MAKE_ONE = "spine keys make NAME --scope read"
-
 
 def check() -> Iterator[Finding]:
     """Look whether the API can be called at all."""
@@ -18,8 +16,8 @@ def check() -> Iterator[Finding]:
         is_unused = keys.is_unused(connection)
     if not is_unused:
         what = "every key was revoked, so that the API refuses whoever calls it"
-        yield Finding(what=what, todo=MAKE_ONE)
+        yield Finding(what=what, todo=keys.MAKE_ONE)
     elif not is_loopback(settings().spine_api_host):
         where = settings().spine_api_host or "every network"
         what = f"the API listens on {where} and refuses whoever calls it: no key was ever made"
-        yield Finding(what=what, todo=MAKE_ONE)
+        yield Finding(what=what, todo=keys.MAKE_ONE)

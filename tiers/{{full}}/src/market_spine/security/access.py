@@ -23,7 +23,6 @@ FRESH_SECONDS = 2.0  # how long a key that was revoked may still be let in
 OPEN = ("/livez", "/readyz")  # to whoever restarts processes and sends them requests
 SUBMITTING = ("/executions", "/executions/bulk")
 CHALLENGE = 'Bearer realm="market-spine"'
-MAKE_ONE = "spine keys make NAME --scope read"
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +89,7 @@ class Access:
         self.is_open = is_unused and self.at_home
         self.fresh_until = asked_at + FRESH_SECONDS
         if self.is_open and not was_open:
-            log.warning("the API asks nobody for a key, until there is one: %s", MAKE_ONE)
+            log.warning("the API asks nobody for a key, until there is one: %s", keys.MAKE_ONE)
 
     def _refusal(self, request: Request, key: keys.Key) -> Response | None:
         if seconds := self._seconds_to_wait(key):
@@ -129,6 +128,8 @@ def _keys() -> tuple[list[keys.Key], bool]:
 
 def _unknown(request: Request) -> Response:
     given = "authorization" in request.headers
-    detail = f"send 'Authorization: Bearer KEY' with a key that is live; to make one: {MAKE_ONE}"
+    detail = (
+        f"send 'Authorization: Bearer KEY' with a key that is live; to make one: {keys.MAKE_ONE}"
+    )
     challenge = f'{CHALLENGE}, error="invalid_token"' if given else CHALLENGE
     return problems.answer(request, 401, detail, headers={"WWW-Authenticate": challenge})

@@ -24,6 +24,7 @@ Scope = Literal["read", "submit", "operate"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 PREFIX = "spine_"  # by which whoever searches code and logs for secrets knows one
 LONGEST_NAME = 100  # characters
+MAKE_ONE = "spine keys make NAME --scope read"
 
 
 @dataclass(frozen=True, kw_only=True)
