@@ -1,12 +1,17 @@
-"""ASGI middleware: whose key a request has, what that allows, and how often."""
+"""ASGI middleware: whose key a request has, what that allows, and how often.
 
+Only an API on a loopback address, over a store that never had a key, asks for none. The keys are
+read at most once in FRESH_SECONDS, so that a flood of refusals costs the store nothing.
+"""
+
+import asyncio
 import logging
-from ipaddress import ip_address
+from contextlib import suppress
 from time import monotonic
+from uuid import UUID
 
 from fastapi import Request, Response
-from starlette.datastructures import MutableHeaders
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from market_spine import database
 from market_spine.api import problems
@@ -15,34 +20,11 @@ from market_spine.errors import StoreError
 from market_spine.security import caller, keys
 
 FRESH_SECONDS = 2.0  # how long a key that was revoked may still be let in
-OPEN = ("/livez", "/readyz")
-HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "Content-Security-Policy": "frame-ancestors 'none'",
-    "Referrer-Policy": "no-referrer",
-}
-MAKE_ONE = "spine keys make NAME --scope read"
+OPEN = ("/livez", "/readyz")  # to whoever restarts processes and sends them requests
+SUBMITTING = ("/executions", "/executions/bulk")
+CHALLENGE = 'Bearer realm="market-spine"'
 
 log = logging.getLogger(__name__)
-
-
-class SecurityHeaders:
-    """What browsers are told with every answer."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, and add to its answer."""
-
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                headers.update(HEADERS)
-                headers.setdefault("Cache-Control", "no-store")
-            await send(message)
-
-        await self.app(scope, receive, send_with_headers)
 
 
 class Access:
@@ -51,91 +33,103 @@ class Access:
     The rate is counted in each process of the API by itself.
     """
 
-    def __init__(self, app: ASGIApp, *, host: str, per_minute: int) -> None:
+    def __init__(self, app: ASGIApp, *, at_home: bool, per_minute: int) -> None:
         self.app = app
-        self.host = host
+        self.at_home = at_home
         self.per_minute = per_minute
-        self.keys: list[keys.Key] = []
+        self.live: list[keys.Key] = []
+        self.is_open = False
         self.fresh_until = 0.0
-        self.buckets: dict[str, tuple[float, float]] = {}  # tokens, and when they were counted
-        self.said_open = False
+        self.reading: asyncio.Task[None] | None = None  # which every request waits for together
+        self.buckets: dict[UUID, tuple[float, float]] = {}  # tokens, and when they were counted
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer 401, 403, 429 or 503."""
+        if scope["type"] == "lifespan":
+            with suppress(StoreError):  # each request will say so
+                await self._refresh()
         if scope["type"] != "http" or scope["path"] in OPEN:
             await self.app(scope, receive, send)
             return
         request = Request(scope)
         try:
-            live = await self._live()
+            await self._refresh()
         except StoreError as error:
             await problems.unavailable(request, error)(scope, receive, send)
             return
-        if not live and _is_loopback(self.host) and _came_to_loopback(scope):
-            if not self.said_open:
-                log.warning("the API asks for no key, since there is none: %s", MAKE_ONE)
-                self.said_open = True
+        if self.is_open:
             await self.app(scope, receive, send)
             return
         kind, _, secret = request.headers.get("authorization", "").partition(" ")
-        key = keys.matching(live, secret.strip()) if kind.lower() == "bearer" else None
-        refusal = self._refusal(request, key) if key else _unknown(request)
-        if refusal is not None:
+        key = keys.matching(self.live, secret.strip()) if kind.lower() == "bearer" else None
+        if key is None:
+            await _unknown(request)(scope, receive, send)
+            return
+        if refusal := self._refusal(request, key):
             await refusal(scope, receive, send)
             return
-        token = caller.set(key.name if key else None)
+        token = caller.set(key.name)
         try:
             await self.app(scope, receive, send)
         finally:
             caller.reset(token)
 
+    async def _refresh(self) -> None:
+        if monotonic() >= self.fresh_until:
+            self.reading = self.reading or asyncio.create_task(self._read())
+            await asyncio.shield(self.reading)
+
+    async def _read(self) -> None:
+        asked_at = monotonic()
+        was_open = self.is_open
+        try:
+            self.live, is_unused = await in_thread(_keys)
+        finally:
+            self.reading = None
+        self.is_open = is_unused and self.at_home
+        self.fresh_until = asked_at + FRESH_SECONDS
+        if self.is_open and not was_open:
+            log.warning("the API asks nobody for a key, until there is one: %s", keys.MAKE_ONE)
+
     def _refusal(self, request: Request, key: keys.Key) -> Response | None:
-        tokens, counted_at = self.buckets.get(key.name, (float(self.per_minute), monotonic()))
-        refill = (monotonic() - counted_at) * self.per_minute / 60
-        tokens = min(float(self.per_minute), tokens + refill)
-        if tokens < 1:
-            seconds = int((1 - tokens) * 60 / self.per_minute) + 1
+        if seconds := self._seconds_to_wait(key):
             detail = f"key '{key.name}' may ask {self.per_minute} times a minute (SPINE_API_RATE)"
             return problems.answer(request, 429, detail, headers={"Retry-After": str(seconds)})
-        self.buckets[key.name] = (tokens - 1, monotonic())
-        needed = _needed(request)
-        if needed not in key.scopes:
-            detail = f"key '{key.name}' lacks the scope {needed} (it has: {', '.join(key.scopes)})"
-            return problems.answer(request, 403, detail)
+        scope = scope_of(request.method, request.scope["path"])
+        if scope not in key.scopes:
+            detail = f"key '{key.name}' lacks the scope {scope} (it has: {', '.join(key.scopes)})"
+            challenge = f'{CHALLENGE}, error="insufficient_scope", scope="{scope}"'
+            return problems.answer(request, 403, detail, headers={"WWW-Authenticate": challenge})
         return None
 
-    async def _live(self) -> list[keys.Key]:
-        if monotonic() >= self.fresh_until:
-            self.keys = await in_thread(_read)
-            self.fresh_until = monotonic() + FRESH_SECONDS
-        return self.keys
+    def _seconds_to_wait(self, key: keys.Key) -> int:
+        """Take a token from the key's bucket; if there is none, how soon there will be."""
+        now = monotonic()
+        full = float(self.per_minute)
+        tokens, counted_at = self.buckets.get(key.id, (full, now))
+        tokens = min(full, tokens + (now - counted_at) * full / 60)
+        if tokens < 1:
+            return int((1 - tokens) * 60 / full) + 1
+        self.buckets[key.id] = (tokens - 1, now)
+        return 0
 
 
-def _read() -> list[keys.Key]:
-    with database.snapshot() as connection:
-        return keys.live(connection)
-
-
-def _needed(request: Request) -> str:
-    if request.method in ("GET", "HEAD", "OPTIONS"):
+def scope_of(method: str, path: str) -> keys.Scope:
+    """What a key must be good for: whatever is not known to be less operates the system."""
+    if method in ("GET", "HEAD", "OPTIONS"):
         return "read"
-    return "submit" if request.url.path == "/executions" else "operate"
+    return "submit" if path in SUBMITTING else "operate"
 
 
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _came_to_loopback(scope: Scope) -> bool:
-    """Whether the socket agrees: an empty host is every network to it."""
-    address = (scope.get("server") or ("",))[0]
-    return _is_loopback(address) or not address[:1].isdecimal()
+def _keys() -> tuple[list[keys.Key], bool]:
+    with database.snapshot() as connection:
+        return keys.live(connection), keys.is_unused(connection)
 
 
 def _unknown(request: Request) -> Response:
-    detail = f"send 'Authorization: Bearer KEY' with a key that is live; to make one: {MAKE_ONE}"
-    challenge = {"WWW-Authenticate": 'Bearer realm="market-spine"'}
-    return problems.answer(request, 401, detail, headers=challenge)
+    given = "authorization" in request.headers
+    detail = (
+        f"send 'Authorization: Bearer KEY' with a key that is live; to make one: {keys.MAKE_ONE}"
+    )
+    challenge = f'{CHALLENGE}, error="invalid_token"' if given else CHALLENGE
+    return problems.answer(request, 401, detail, headers={"WWW-Authenticate": challenge})

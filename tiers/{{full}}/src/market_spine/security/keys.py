@@ -1,4 +1,8 @@
-"""Keys of the API: 256 random bits each, of which the store has the SHA-256 alone."""
+"""Keys of the API: 256 random bits each, of which the store has the SHA-256 alone.
+
+A name belongs to one live key. What was revoked stays in the store: events name it, and a store
+that once had keys is never open again.
+"""
 
 import hmac
 import secrets
@@ -9,14 +13,18 @@ from hashlib import sha256
 from typing import Literal, get_args
 from uuid import UUID
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, select, update
 from uuid_utils.compat import uuid7
 
+from market_spine import database
 from market_spine.errors import ConflictError, NotFoundError, RequestError
 from market_spine.schema import api_keys
 
 Scope = Literal["read", "submit", "operate"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
+PREFIX = "spine_"  # by which whoever searches code and logs for secrets knows one
+LONGEST_NAME = 100  # characters
+MAKE_ONE = "spine keys make NAME --scope read"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,16 +42,14 @@ def make(connection: Connection, name: str, scopes: Sequence[str]) -> str:
     """Make a key; returns its secret, which is told this once.
 
     Raises:
-        RequestError: the name is blank, or a scope is missing or unknown.
+        RequestError: the name cannot be one, or a scope is missing or unknown.
         ConflictError: there is a key of this name.
     """
-    if not name.strip() or not name.isprintable():
-        raise RequestError("a key needs a name that can be printed")
+    if not name.strip() or not name.isprintable() or len(name) > LONGEST_NAME:
+        raise RequestError(f"a key's name has 1 to {LONGEST_NAME} characters that can be printed")
     if not scopes or not set(scopes) <= set(SCOPES):
         raise RequestError(f"--scope: name one or more of {', '.join(SCOPES)}")
-    if any(key.name == name for key in live(connection)):
-        raise ConflictError(f"there is a key '{name}': revoke it first, or choose another name")
-    secret = secrets.token_urlsafe(32)
+    secret = PREFIX + secrets.token_urlsafe(32)
     row = {
         "id": uuid7(),
         "name": name,
@@ -51,7 +57,9 @@ def make(connection: Connection, name: str, scopes: Sequence[str]) -> str:
         "secret_hash": _hash(secret),
         "created_at": datetime.now(UTC),
     }
-    connection.execute(insert(api_keys), row)
+    new = database.store().insert_new(api_keys).values(row).returning(api_keys.c.id)
+    if connection.execute(new).first() is None:
+        raise ConflictError(f"there is a key '{name}': revoke it first, or choose another name")
     return secret
 
 
@@ -61,6 +69,11 @@ def live(connection: Connection) -> list[Key]:
     is_live = api_keys.c.revoked_at.is_(None)
     found = connection.execute(select(*columns).where(is_live).order_by(api_keys.c.name))
     return [Key(**row) for row in found.mappings()]
+
+
+def is_unused(connection: Connection) -> bool:
+    """Whether no key was ever made, revoked ones included."""
+    return connection.execute(select(api_keys.c.id).limit(1)).first() is None
 
 
 def revoke(connection: Connection, name: str) -> None:

@@ -1,0 +1,111 @@
+"""Secrets come from the environment or from files, and no line of a log has one.
+
+What the whole run logs is looked through when it ends, see `conftest.py`; here is what would show
+a secret most easily, and that a line which does is found.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from market_spine.settings import Settings
+from tests import postgres, secrecy
+from tests.api.serving import add, serving
+from tests.fleet import fleet_in
+from tests.support import Spine
+
+LOGS_IT = """
+import logging
+from fastapi import APIRouter, Request
+
+router = APIRouter()
+
+@router.get("/logs")
+def logs(request: Request) -> None:
+    logging.getLogger("own").warning("it sent %s", request.headers["authorization"])
+"""
+
+
+@pytest.fixture(scope="module")
+def store() -> str:
+    """Settings are the same with every store."""
+    return "sqlite"
+
+
+@pytest.fixture
+def listening() -> Iterator[list[str]]:
+    """What is found from now on, which is found on purpose."""
+    before = len(secrecy.told)
+    yield secrecy.told
+    del secrecy.told[before:]
+
+
+def test_a_secret_in_a_log_is_found(tmp_path: Path, listening: list[str]) -> None:
+    add(tmp_path, "routes", "logs", LOGS_IT)
+    made_up = "spine_" + "0" * 43
+    with serving(tmp_path, postgres.new_database()) as api:
+        assert secrecy.PASSWORD in api.database
+        assert api.http.get("/logs", headers={"Authorization": f"Bearer {made_up}"}).is_success
+        secrecy.heed_files(tmp_path)
+        assert [line.endswith(made_up) for line in listening] == [True]
+        api.expect_in_log("it sent")
+    assert len(listening) == 2
+
+
+def test_no_process_logs_the_password_of_a_broker_or_a_database(tmp_path: Path) -> None:
+    nobody = "redis://:hush-broker@127.0.0.1:1/0"
+    with fleet_in(tmp_path, REDIS_URL=nobody) as fleet:
+        fleet.worker()
+        fleet.relay()
+        fleet.api()
+        fleet.start("beat")
+        fleet.until(lambda: "127.0.0.1:1" in fleet.said and "listening" in printed(tmp_path))
+        secrecy.heed_files(tmp_path)
+    assert secrecy.told == []
+
+
+def printed(folder: Path) -> str:
+    return "".join(file.read_text() for file in folder.glob("*.out"))
+
+
+def test_a_setting_that_is_wrong_is_not_repeated() -> None:
+    with pytest.raises(ValidationError) as raised:
+        Settings(redis_url="valkey://:hush-broker@127.0.0.1/0")
+    assert ("redis_url" in str(raised.value), "hush" in str(raised.value)) == (True, False)
+
+
+# --- from files ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def secrets(spine: Spine, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of secrets, for commands that have no other database."""
+    monkeypatch.delenv("DATABASE_URL")
+    monkeypatch.setenv("SPINE_SECRETS", "secrets")
+    folder = spine.folder / "secrets"
+    folder.mkdir()
+    spine.restart()
+    return folder
+
+
+def test_a_secret_may_be_a_file(
+    spine: Spine, secrets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Kubernetes lays it there: a link into a folder that is exchanged as a whole."""
+    (secrets / "..1").mkdir()
+    (secrets / "..1" / "DATABASE_URL").write_text("sqlite:///kept.db\n")
+    (secrets / "DATABASE_URL").symlink_to("..1/DATABASE_URL")
+    spine.ok("executions")
+    assert (spine.folder / "kept.db").exists()
+    monkeypatch.setenv("DATABASE_URL", "sqlite:///nearer.db")
+    spine.restart()
+    spine.ok("executions")
+    assert (spine.folder / "nearer.db").exists()
+
+
+def test_a_file_that_cannot_be_read_is_named(spine: Spine, secrets: Path) -> None:
+    (secrets / "DATABASE_URL").write_bytes(b"sqlite:///hush-\xff.db")
+    ended = spine("executions").fails(2, "SPINE_SECRETS", "secrets", "utf-8")
+    assert "hush" not in ended.err
