@@ -16,6 +16,7 @@ from market_spine.security import caller, keys
 
 FRESH_SECONDS = 2.0  # how long a key that was revoked may still be let in
 OPEN = ("/livez", "/readyz")
+SUBMITS = ("/executions", "/executions/bulk")  # what else changes something is for operators
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Content-Security-Policy": "frame-ancestors 'none'",
@@ -119,7 +120,7 @@ def _read() -> list[keys.Key]:
 def _needed(request: Request) -> str:
     if request.method in ("GET", "HEAD", "OPTIONS"):
         return "read"
-    return "submit" if request.url.path == "/executions" else "operate"
+    return "submit" if request.url.path in SUBMITS else "operate"
 
 
 def _is_loopback(host: str) -> bool:
