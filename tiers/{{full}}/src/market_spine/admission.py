@@ -29,12 +29,16 @@ ROOM_SHARE, LIMIT_SHARE = 10, 1000  # a tenth of the room, or a thousandth of th
 # counted from when it could have been begun.
 WAITING = text(
     """
-WITH waiting AS (
-    SELECT created_at, not_before FROM executions WHERE lane = :lane AND status = 'queued'
-), long_ago AS (SELECT clock_timestamp() - make_interval(secs => :seconds) AS instant)
-SELECT (SELECT count(*) FROM (SELECT FROM waiting LIMIT :most) AS counted),
-       EXISTS (SELECT FROM waiting, long_ago
-               WHERE created_at < instant AND (not_before IS NULL OR not_before < instant))
+SELECT (SELECT count(*) FROM (
+            SELECT FROM executions WHERE lane = :lane AND status = 'queued'
+            ORDER BY created_at LIMIT :most
+        ) AS waiting),
+       EXISTS (
+            SELECT FROM executions
+            WHERE lane = :lane AND status = 'queued'
+              AND created_at < now() - make_interval(secs => :seconds)
+              AND (not_before IS NULL OR not_before < now() - make_interval(secs => :seconds))
+       )
 """
 )
 

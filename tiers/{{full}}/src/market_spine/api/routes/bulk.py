@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter
+from fastapi import APIRouter, HTTPException
 from pydantic import BaseModel, ConfigDict, Field
 
 from market_spine import bulk
@@ -55,3 +55,9 @@ def submit_executions(submission: BulkSubmission) -> SubmittedList:
     requests = [bulk.Request(**item.model_dump()) for item in submission.items]
     executions = bulk.submit(requests, "api")
     return SubmittedList(items=[Execution.model_validate(execution) for execution in executions])
+
+
+@router.get("/bulk", include_in_schema=False)
+def refuse_to_read() -> None:
+    """Say that this is no id of an execution, which it would be taken for."""
+    raise HTTPException(405)
