@@ -154,7 +154,7 @@ def test_a_retry_is_refused_as_well_and_its_letter_stays_open(spine: Spine) -> N
 
 
 def test_processes_that_submit_at_once_keep_to_the_limit(
-    spine: Spine, other: Other, monkeypatch: pytest.MonkeyPatch
+    other: Other, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """But for what is under way in the others when one of them looks."""
     monkeypatch.setenv("SPINE_QUEUE_LIMIT", "400")

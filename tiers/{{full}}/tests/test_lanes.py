@@ -12,9 +12,7 @@ from tests.test_admission import MANY
 from tests.test_fleet import WRITES
 
 
-def test_a_flooded_lane_stops_no_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_flooded_lane_stops_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is full, the broker was told of nothing, and one process works for all lanes."""
     with fleet_in(tmp_path) as fleet, postgres.connect(fleet.database) as other:
         monkeypatch.setenv("SPINE_QUEUE_LIMIT", "5000")

@@ -14,6 +14,10 @@ from market_spine import database, presence
 from market_spine.checks import pool
 from tests.fleet import Fleet, fleet_in
 
+BEATS = """
+INSERT INTO processes (id, role, started_at, seen_at)
+SELECT 'beat ' || number, 'beat', now(), now() FROM generate_series(1, :many) AS number
+"""
 THREADS = 3
 CALLERS = 8
 SECONDS = 3.0
@@ -72,18 +76,17 @@ def test_no_process_wants_more_than_it_is_counted_with(
             assert connections <= wanted[role], counted
 
 
-def test_what_would_not_fit_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_would_not_fit_is_found(tmp_path: Path) -> None:
     with fleet_in(tmp_path) as fleet:
         fleet.mended(workers=1, relays=1, apis=1)
-        fleet.until(lambda: len(roles()) == 3 and fleet.alive("api")[0].address)
-        fleet.until(lambda: len(sessions()) >= 4)  # an API has one from its start
+        fleet.until(lambda: len(roles()) == 3 and len(sessions()) >= 4)  # one of them the API's
         assert found(fleet) == []
-        with database.snapshot() as connection:
+        with database.transaction() as connection:
             let_in = connection.execute(pool.LET_IN).scalar_one()
             assert let_in < int(connection.execute(text("SHOW max_connections")).scalar_one())
-        monkeypatch.setenv("SPINE_API_THREADS", str(min(let_in, 200)))
-        fleet.spine.restart()
+            connection.execute(text(BEATS), {"many": let_in})
         (told,) = found(fleet)
-        assert f"1 api with {min(let_in, 200)}, 1 relay with 2, 2 worker with 3" in told["what"]
+        parts = f"1 api with 16, {let_in} beat with 1, 1 relay with 2, 2 worker with 3"
+        assert parts in told["what"]
         assert f"lets in {let_in}" in told["what"]
         assert "SPINE_API_THREADS" in told["todo"]

@@ -1,9 +1,8 @@
 """Connections: does Postgres let in as many as the processes that live may want at once?
 
-A process keeps its connections in a pool that is as large as what it does at the same time. Workers,
-relays and beats have said that they live; whatever else has a session under our name is taken to be
-an API, with the threads that SPINE_API_THREADS says here. A command is taken for one, too, while it
-runs.
+A process keeps as many as it does things at once. Workers, relays and beats have said that they
+live; whatever else has a session under our name is taken to be an API, with as many threads as
+SPINE_API_THREADS says here. A command is taken for one, too, while it runs.
 """
 
 from collections import Counter
@@ -16,8 +15,8 @@ from market_spine.checks import Finding
 from market_spine.settings import settings
 from market_spine.stores.postgresql import process_id
 
-# What a process of each role does at once: a worker's runs, looks whether it shall stop, and extends
-# its leases; a relay holds the run lock while it takes back what ran under it.
+# A worker runs, looks meanwhile whether it shall stop, and extends its leases; a relay may hold the
+# run lock while it takes back what another process ran under it.
 WANTED = {"worker": 3, "relay": 2, "beat": 1}
 
 LET_IN = text(
