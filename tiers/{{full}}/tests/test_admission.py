@@ -39,7 +39,7 @@ FROM (SELECT gen_random_uuid() AS id FROM generate_series(1, 5000)) AS made
 SCHEDULES = """
 [full]
 pipeline = "otc_normalize"
-interval = 1
+interval = 31622400
 [other]
 pipeline = "otc_normalize"
 interval = 1
@@ -97,7 +97,7 @@ def test_a_full_lane_says_nothing_of_another(other: Other) -> None:
     days = {"start_date": "2025-11-24", "end_date": "2025-11-25"}
     dispatcher.submit("otc_backfill_range", days)
     later = {"start_date": "2025-12-01", "end_date": "2025-12-02"}
-    with pytest.raises(LaneFullError, match="lane 'backfill' is full"):
+    with pytest.raises(LaneFullError, match="lane 'backfill' is too full"):
         dispatcher.submit("otc_backfill_range", later)
     assert [queued(other, lane) for lane in ("default", "other", "backfill")] == [3, 1, 1]
 
@@ -156,7 +156,7 @@ def test_a_retry_is_refused_as_well_and_its_letter_stays_open(spine: Spine) -> N
 def test_processes_that_submit_at_once_keep_to_the_limit(
     other: Other, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """But for what is under way in the others when one of them looks."""
+    """But for a hundredth of it for each of them, and for what each is just submitting."""
     monkeypatch.setenv("SPINE_QUEUE_LIMIT", "400")
     command = [sys.executable, "-c", FLOOD]
     floods = [subprocess.Popen(command, stdin=subprocess.PIPE) for _ in range(SUBMITTERS)]
@@ -165,7 +165,7 @@ def test_processes_that_submit_at_once_keep_to_the_limit(
         flood.stdin.write(b"\n")
         flood.stdin.close()
     assert [flood.wait(60) for flood in floods] == [0] * SUBMITTERS
-    assert 400 <= queued(other) <= 400 + SUBMITTERS - 1
+    assert 400 <= queued(other) <= 400 + SUBMITTERS * (4 + 1)
 
 
 @contextmanager
@@ -184,9 +184,10 @@ def beat(spine: Spine) -> Iterator[subprocess.Popen[str]]:
 
 
 def test_beat_loses_no_tick_to_a_full_lane_and_stops_no_other(spine: Spine, other: Other) -> None:
+    """The next tick of the one that is refused is a year away."""
     waiting = fill()
     with beat(spine):
-        until(lambda: "schedule 'full': lane 'default' is full" in log_of(spine))
+        until(lambda: "schedule 'full': lane 'default' is too full" in log_of(spine))
         until(lambda: queued(other, "other") >= 2)
         assert queued(other) == 3
         for execution_id in waiting:

@@ -5,9 +5,9 @@ for longer than SPINE_QUEUE_SECONDS. Only what comes from outside is refused: ch
 what was let in, and what has been written down goes back to its queue whenever it has to.
 
 The ledger is asked, but not every time, since to count a long queue takes longer than to submit. A
-process uses what it was told for a second at most, and for a small share of the room at most. A
-limit may hence be exceeded by a thousandth for each process that submits, and by what is just being
-submitted.
+process uses what it was told for a second at most, and for a small share of the room at most. So a
+limit may be exceeded by a hundredth of it for each process that submits, and by what all of them are
+submitting at the moment.
 
 In SQLite nothing is refused: whoever submits there carries it out.
 """
@@ -23,7 +23,7 @@ from market_spine.errors import LaneFullError
 from market_spine.settings import per_lane, settings
 
 FRESH_SECONDS = 1.0
-ROOM_SHARE, LIMIT_SHARE = 10, 1000  # a tenth of the room, or a thousandth of the limit
+ROOM_SHARE, LIMIT_SHARE = 100, 1000  # a hundredth of the room, or a thousandth of the limit
 
 # What a guard lets wait, and what waits for its next attempt, has room like all else; its age is
 # counted from when it could have been begun.
@@ -83,7 +83,7 @@ def _look(connection: Connection, lane: str) -> Room:
         free=free,
         share=min(free, max(free // ROOM_SHARE, limit // LIMIT_SHARE)),
         until=monotonic() + FRESH_SECONDS,
-        reason=f"lane '{lane}' is full: {reason}; try again later, or have more workers for it",
+        reason=f"lane '{lane}' is too full: {reason}; try again later, or have more workers for it",
     )
 
 

@@ -12,6 +12,7 @@ from sqlalchemy import text
 
 from market_spine import database, presence
 from market_spine.checks import pool
+from market_spine.stores.postgresql import process_id
 from tests.fleet import Fleet, fleet_in
 
 BEATS = """
@@ -67,7 +68,7 @@ def test_no_process_wants_more_than_it_is_counted_with(
                 one.result()
         known = roles()
         wanted = {"api": THREADS, **pool.WANTED}
-        mine = pool.process_id()
+        mine = process_id()
         counted = {name: (known.get(name, "api"), most[name]) for name in most if name != mine}
         assert sorted(role for role, _ in counted.values()) == [
             *("api", "beat", "relay", "worker", "worker")
