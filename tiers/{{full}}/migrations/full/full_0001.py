@@ -15,6 +15,13 @@ INSTANT = sa.DateTime(timezone=True)
 def upgrade() -> None:
     """Add to the ledger, and make the table of keys."""
     op.add_column("executions", sa.Column("traceparent", WORD))
+    op.create_index(
+        "ix_executions_queued",
+        "executions",
+        ["lane", "created_at"],
+        postgresql_include=["not_before"],
+        postgresql_where=sa.text("status = 'queued'"),
+    )
     op.create_table(
         "api_keys",
         sa.Column("id", sa.Uuid(), nullable=False),
