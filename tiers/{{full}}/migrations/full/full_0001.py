@@ -1,4 +1,4 @@
-"""What a platform needs: keys for the API, and the trace that an execution was submitted in."""
+"""What a platform needs: keys for the API, the trace of an execution, indexes for retention."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -38,4 +38,17 @@ def upgrade() -> None:
         ["name"],
         unique=True,
         postgresql_where=sa.text("revoked_at IS NULL"),
+    )
+    op.create_index(
+        "ix_executions_retry_of",
+        "executions",
+        ["retry_of"],
+        postgresql_where=sa.text("retry_of IS NOT NULL"),
+    )
+    op.create_index("ix_dead_letters_execution_id", "dead_letters", ["execution_id"])
+    op.create_index(
+        "ix_dead_letters_retried_as",
+        "dead_letters",
+        ["retried_as"],
+        postgresql_where=sa.text("retried_as IS NOT NULL"),
     )

@@ -1,0 +1,202 @@
+"""The archive: what retention takes out of the store, as Parquet in a folder, and the way back.
+
+A batch is a folder of its own, with a file for each table, compressed with zstd. It appears whole
+or not at all, and is on the disk before its rows leave the store. Whole numbers, instants
+and truth values have their types; all else is the text that Postgres shows of it, to the letter.
+"""
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa  # type: ignore[import-untyped]
+from pyarrow import parquet
+from sqlalchemy import (
+    Boolean,
+    Column,
+    ColumnElement,
+    Connection,
+    Integer,
+    Table,
+    Text,
+    cast,
+    exc,
+    select,
+)
+
+from market_spine import transfer
+from market_spine.errors import ConflictError, RequestError, StoreError
+from market_spine.schema import UtcDateTime, metadata, otc_captures
+from market_spine.settings import settings
+from market_spine.stores import postgresql
+
+ROWS = 20_000  # that are held in memory at a time
+UNFINISHED = ".unfinished"  # the folder of a batch that is being written; one at a time is
+
+
+def folder() -> Path:
+    """Where the archive is.
+
+    It is never made here: rows that went into the place of a volume that is not mounted were lost.
+
+    Raises:
+        RequestError: there is none.
+    """
+    named = settings().spine_archive
+    if named is None:
+        raise RequestError("SPINE_ARCHIVE: names no folder, and nothing is removed without one")
+    if not named.is_dir():
+        raise RequestError(
+            f"SPINE_ARCHIVE: there is no folder {named.absolute()}: make or mount it"
+        )
+    return named
+
+
+def write(
+    connection: Connection, name: str, rows: Mapping[Table, ColumnElement[bool]]
+) -> dict[Table, int]:
+    """Write a batch; nobody else may be writing one.
+
+    Args:
+        connection: the transaction that will remove the rows.
+        name: of the batch, which there is none of yet.
+        rows: those of each table that it takes.
+
+    Returns:
+        How many rows of each table it has.
+
+    Raises:
+        StoreError: it cannot be written; nothing may be removed.
+    """
+    unfinished = folder() / UNFINISHED
+    try:
+        shutil.rmtree(unfinished, ignore_errors=True)  # of a process that was killed
+        unfinished.mkdir()
+        counts = {
+            table: _write_table(connection, table, chosen, unfinished / _file_of(table))
+            for table, chosen in rows.items()
+        }
+        _sync(unfinished)
+        unfinished.rename(folder() / name)
+        _sync(folder())
+    except OSError as error:
+        raise StoreError(f"SPINE_ARCHIVE: cannot be written: {error}: see to its disk") from error
+    return counts
+
+
+def _write_table(
+    connection: Connection, table: Table, chosen: ColumnElement[bool], path: Path
+) -> int:
+    schema = pa.schema([(column.name, _kind(column)) for column in table.c])
+    columns = [
+        cast(column, Text).label(column.name) if pa.types.is_string(_kind(column)) else column
+        for column in table.c
+    ]
+    ordered = select(*columns).where(chosen).order_by(*table.primary_key)
+    found = connection.execute(ordered, execution_options={"yield_per": ROWS})
+    count = 0
+    with path.open("wb") as file:
+        with parquet.ParquetWriter(file, schema, compression="zstd") as writer:
+            for some in found.partitions():
+                arrays = [
+                    pa.array(values, field.type)
+                    for values, field in zip(zip(*some, strict=True), schema, strict=True)
+                ]
+                writer.write_batch(pa.record_batch(arrays, schema=schema))
+                count += len(some)
+        file.flush()
+        os.fsync(file.fileno())
+    return count
+
+
+def _kind(column: Column[Any]) -> pa.DataType:
+    match column.type:
+        case UtcDateTime():
+            return pa.timestamp("us", "UTC")
+        case Integer():
+            return pa.int64()
+        case Boolean():
+            return pa.bool_()
+        case _:
+            return pa.string()
+
+
+def _file_of(table: Table) -> str:
+    return f"{table.name}.parquet"
+
+
+def _sync(place: Path) -> None:
+    """See that what was done in a folder outlives a loss of power."""
+    descriptor = os.open(place, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+# --- the way back ------------------------------------------------------------------------------
+
+
+def batches(pattern: str) -> list[Path]:
+    """The batches whose names fit, in an order in which each finds what it refers to.
+
+    Raises:
+        RequestError: there is no archive, or none fits.
+    """
+    found = sorted(batch for batch in folder().glob(pattern) if not batch.name.startswith("."))
+    if not found:
+        raise RequestError(f"the archive has no batch '{pattern}': see ls {folder()}")
+    return found
+
+
+def restore(connection: Connection, batch: Path) -> dict[str, int]:
+    """Bring a batch back, in the caller's transaction; what the store has stays as it is.
+
+    Returns:
+        How many rows of each table are new.
+
+    Raises:
+        ConflictError: the store has other rows in their place, or lacks what they refer to.
+        RequestError: the batch cannot be read, or has what the store has no place for.
+    """
+    restored = {}
+    for table in metadata.sorted_tables:  # what is referred to comes first
+        path = batch / _file_of(table)
+        if path.exists():
+            try:
+                restored[table.name] = _restore_table(connection, table, path)
+            except (pa.ArrowException, OSError) as error:
+                raise RequestError(f"{path}: cannot be read: {error}") from error
+            except exc.IntegrityError as error:
+                reason = " ".join(str(error.orig).split())
+                raise ConflictError(f"nothing of {batch.name} was restored: {reason}") from error
+    return restored
+
+
+def _restore_table(connection: Connection, table: Table, path: Path) -> int:
+    with parquet.ParquetFile(path) as file:
+        names = file.schema_arrow.names
+        if unknown := [name for name in names if name not in table.c]:
+            raise RequestError(f"{path}: {table.name} has no column {', '.join(unknown)} any more")
+        quoted = connection.dialect.identifier_preparer.quote
+        incoming = quoted(f"incoming_{table.name}")
+        columns = ", ".join(map(quoted, names))
+        connection.exec_driver_sql(
+            f"CREATE TEMPORARY TABLE {incoming} (LIKE {quoted(table.name)} INCLUDING DEFAULTS)"
+        )
+        with postgresql.copying(connection, f"COPY {incoming} ({columns}) FROM STDIN") as copy:
+            for some in file.iter_batches(ROWS):
+                for row in zip(*(column.to_pylist() for column in some.columns), strict=True):
+                    copy.write_row(row)
+    # A capture may have been normalized once more after a batch that was then not committed.
+    fixed = [table.c[name] for name in names if table.c[name] is not otc_captures.c.normalized_at]
+    transfer._refuse_conflicts(connection, fixed, incoming)
+    key = ", ".join(quoted(column.name) for column in table.primary_key)
+    new = connection.exec_driver_sql(
+        f"INSERT INTO {quoted(table.name)} ({columns}) SELECT {columns} FROM {incoming} "  # noqa: S608
+        f"ON CONFLICT ({key}) DO NOTHING"
+    ).rowcount
+    connection.exec_driver_sql(f"DROP TABLE {incoming}")
+    return new
