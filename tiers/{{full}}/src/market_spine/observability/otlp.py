@@ -1,7 +1,7 @@
 """How spans are made and sent, by OpenTelemetry, whose own settings hold, too (OTEL_SERVICE_NAME).
 
 A process makes its exporter with its first span, which must come after it was forked. A collector
-that is away costs the spans and nothing else: a thread waits for it, no longer than EXPORT_SECONDS
+that is away costs the spans and nothing else: a thread waits for it, no longer than END_SECONDS
 at the end of the process, and the log tells of it once.
 """
 
@@ -35,6 +35,7 @@ from market_spine.settings import settings
 from market_spine.stores.postgresql import process_id
 
 EXPORT_SECONDS = 3.0  # in which the collector must have taken a batch
+END_SECONDS = 5.0  # in which what is left must have been sent when a process ends
 
 log = logging.getLogger(__name__)
 # What is to be said of a collector that is away is said here, and not for every batch.
@@ -69,15 +70,16 @@ class Exporter(SpanExporter):
 
 
 @cache
-def _provider() -> tuple[TracerProvider, Exporter]:
+def _provider() -> tuple[TracerProvider, BatchSpanProcessor, Exporter]:
     exporter = Exporter()
     attributes = {SERVICE_INSTANCE_ID: process_id()}
     if OTEL_SERVICE_NAME not in os.environ:  # api, worker, ...: the command that this process is
         attributes[SERVICE_NAME] = "-".join(["market-spine", *sys.argv[1:2]])
     provider = TracerProvider(resource=Resource.create(attributes), shutdown_on_exit=False)
-    provider.add_span_processor(BatchSpanProcessor(exporter))
+    processor = BatchSpanProcessor(exporter)
+    provider.add_span_processor(processor)
     atexit.register(end)
-    return provider, exporter
+    return provider, processor, exporter
 
 
 @cache
@@ -135,6 +137,7 @@ def _context(parent: str | None) -> Context:
 def end() -> None:
     """Send what is left, as far as the collector takes it."""
     if _provider.cache_info().currsize:
-        provider, exporter = _provider()
+        _, processor, exporter = _provider()
         exporter.is_ending = True
-        provider.shutdown()
+        # The public way waits for 30 s, which is longer than many a process is given to end.
+        processor._batch_processor.shutdown(timeout_millis=round(END_SECONDS * 1000))
