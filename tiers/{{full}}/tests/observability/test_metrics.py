@@ -1,4 +1,4 @@
-"""What each process tells Prometheus, and that the alerts and the dashboard ask for what is told."""
+"""What each process tells Prometheus, and that alerts and dashboard ask for what is told."""
 
 import json
 import os
@@ -59,6 +59,11 @@ def free_port() -> str:
         return str(listener.getsockname()[1])
 
 
+def is_served(port: str) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", int(port))) == 0
+
+
 class Observed:
     """A fleet with one process of each role, which all tell their metrics."""
 
@@ -70,12 +75,7 @@ class Observed:
             getattr(fleet, role)()
         (self.api,) = fleet.alive("api")
         fleet.until(lambda: self.api.address)
-        for role in self.ports:
-            fleet.until(lambda role=role: self.is_served(role))
-
-    def is_served(self, role: str) -> bool:
-        with socket.socket() as client:
-            return client.connect_ex(("127.0.0.1", int(self.ports[role]))) == 0
+        fleet.until(lambda: all(is_served(port) for port in self.ports.values()))
 
     def of(self, role: str) -> Metrics:
         answer = httpx.get(f"http://127.0.0.1:{self.ports[role]}/metrics", timeout=30)
@@ -102,11 +102,11 @@ def observed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Observed]:
 
 def test_rows_are_counted_once_by_whichever_process_has_done_the_work(observed: Observed) -> None:
     fleet = observed.fleet
+    (worker,) = fleet.alive("worker")
     for day in ("2025-11-24", "2025-11-25"):
         days = {"path": SAMPLE, "start_date": day, "end_date": day}
         dispatcher.submit("otc_backfill_range", days)
         fleet.until(lambda: not fleet.one("SELECT count(*) FROM resource_claims"))
-        (worker,) = fleet.alive("worker")
         for child in fleet.children(worker.process):
             child.kill()  # what it has counted stays
         fleet.until(lambda: len(fleet.children(worker.process)) == 2)
@@ -147,9 +147,7 @@ def test_alerts_and_dashboard_ask_for_what_is_told(observed: Observed) -> None:
     observed.fleet.until(lambda: "spine_duration_seconds" in observed.of("api").names)
     told = {name for role in observed.ports for name in observed.of(role).names} | {"up"}
     dashboard = json.loads((OBSERVABILITY / "grafana/dashboard.json").read_text())
-    asked = [
-        target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", ())
-    ]
+    asked = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", ())]
     assert len(asked) > 10
     for expression in [*asked, *(rule["expr"] for rule in rules())]:
         named = set(re.findall(r"\b(?:spine|process)_\w+|\bup\b", expression))
