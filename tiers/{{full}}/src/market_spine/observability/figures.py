@@ -1,0 +1,42 @@
+"""The ledger's figures among the metrics of the API, and nowhere else: they would count twice."""
+
+from collections.abc import Iterator
+from functools import cache
+
+from prometheus_client import REGISTRY
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
+
+from market_spine import database, health
+from market_spine.deadline import query_seconds
+from market_spine.errors import StoreError
+from market_spine.settings import settings
+
+
+class LedgerFigures(Collector):
+    """Reads them when they are asked for."""
+
+    def describe(self) -> list[Metric]:
+        """Nothing, for the names are not needed before."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """The figures, and whether the store has answered."""
+        query_seconds.set(settings().spine_query_seconds)
+        up = GaugeMetricFamily("spine_store_up", "Whether the store answers the API.", 1)
+        try:
+            with database.snapshot() as connection:
+                found = health.health(connection)
+        except StoreError:
+            yield GaugeMetricFamily(up.name, up.documentation, 0)
+            return
+        yield up
+        yield from text_string_to_metric_families(health.prometheus(found))
+
+
+@cache
+def register() -> None:
+    """Tell them in this process."""
+    REGISTRY.register(LedgerFigures())

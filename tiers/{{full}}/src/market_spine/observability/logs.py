@@ -1,0 +1,90 @@
+"""Log lines: one JSON object each, about an execution or not, with the same fields everywhere.
+
+In a terminal they are for people, and are the message alone.
+"""
+
+import logging
+import sys
+import threading
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from market_spine import observability
+
+if TYPE_CHECKING:
+    from structlog.stdlib import ProcessorFormatter
+    from structlog.typing import EventDict
+
+log = logging.getLogger(__name__)
+
+
+def configure(*, for_people: bool | None = None) -> None:
+    """Have every logger of this process write to stderr, unless that is set up already.
+
+    Args:
+        for_people: None: if it is a terminal.
+    """
+    if logging.root.handlers:
+        return
+    if sys.stderr.isatty() if for_people is None else for_people:
+        logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
+        return
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines())
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
+    logging.getLogger("market_spine").setLevel(logging.INFO)
+    logging.captureWarnings(True)
+    sys.excepthook = _log_uncaught
+    threading.excepthook = _log_uncaught_in_thread
+
+
+class JsonLines(logging.Formatter):
+    """Formats with structlog, which is imported for the first line: most commands have none."""
+
+    @cached_property
+    def _structlog(self) -> "ProcessorFormatter":
+        import structlog
+
+        return structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[
+                structlog.stdlib.add_logger_name,
+                structlog.stdlib.add_log_level,
+                structlog.processors.TimeStamper(fmt="iso", utc=True),
+                _add_subject,
+            ],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.format_exc_info,
+                structlog.processors.JSONRenderer(serializer=_dumps),
+            ],
+        )
+
+    def format(self, record: logging.LogRecord) -> str:
+        """A line, without its end."""
+        return self._structlog.format(record)
+
+
+def _add_subject(_logger: object, _method: str, line: "EventDict") -> "EventDict":
+    subject = observability.execution.get()
+    line["execution_id"] = str(subject.id) if subject else None
+    line["pipeline"] = subject.pipeline if subject else None
+    line["lane"] = subject.lane if subject else None
+    line["trace_id"] = observability.trace_id()
+    return line
+
+
+def _dumps(line: Any, **_options: object) -> str:
+    return orjson.dumps(line, default=str).decode()
+
+
+def _log_uncaught(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    log.critical("the process ends: %s", kind.__name__, exc_info=(kind, error, trace))
+
+
+def _log_uncaught_in_thread(found: threading.ExceptHookArgs) -> None:
+    if found.exc_value is not None:
+        told = (found.exc_type, found.exc_value, found.exc_traceback)
+        name = found.thread.name if found.thread else "a thread"
+        log.error("%s ends: %s", name, found.exc_type.__name__, exc_info=told)

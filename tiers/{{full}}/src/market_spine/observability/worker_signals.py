@@ -1,0 +1,38 @@
+"""What a worker of Celery does for log, metrics and traces, when Celery says that it may.
+
+Its processes are forked: each sends its own traces, and they count together.
+"""
+
+from celery.signals import (
+    setup_logging,
+    worker_process_init,
+    worker_process_shutdown,
+    worker_ready,
+)
+
+from market_spine.observability import metrics, traces
+
+
+def connect() -> None:
+    """Listen from now on, in the worker and in what it will fork."""
+    metrics.begin_for_children()
+    setup_logging.connect(_leave_logging)
+    worker_ready.connect(_serve_metrics)
+    worker_process_init.connect(_begin)
+    worker_process_shutdown.connect(_end)
+
+
+def _leave_logging(**_: object) -> None:
+    """Where somebody answers this signal, Celery adds no lines in a format of its own."""
+
+
+def _serve_metrics(**_: object) -> None:
+    metrics.serve()  # not before: a process that was forked later keeps the port open
+
+
+def _begin(**_: object) -> None:
+    traces.begin()
+
+
+def _end(**_: object) -> None:
+    traces.end()
