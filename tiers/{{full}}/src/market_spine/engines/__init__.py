@@ -50,7 +50,8 @@ def hand_over(execution_id: UUID, tell: Callable[[], object]) -> None:
         try:
             tell()
         except Exception as error:  # each has its own
-            log.warning("%s cannot be told: %s", settings().spine_backend, error)
+            first, *_ = str(error).splitlines() or [type(error).__name__]
+            log.warning("%s cannot be told: %s", settings().spine_backend, first)
             _failed_at = time.monotonic()
         else:
             return

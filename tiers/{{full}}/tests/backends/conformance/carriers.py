@@ -2,13 +2,15 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import pytest
 from sqlalchemy import text
 
@@ -22,6 +24,34 @@ from pathlib import Path
 from market_spine import pipelines
 pipelines.__path__.append(str(Path(__file__).parent / "pipelines"))
 """
+
+
+# No engine tells anybody outside of what it is used for.
+QUIET = {
+    "DAGSTER_DISABLE_TELEMETRY": "1",
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+}
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        port: int = found.getsockname()[1]
+        return port
+
+
+def answers(url: str) -> bool:
+    """Whether something does, and well."""
+    with suppress(httpx.TransportError):
+        return httpx.get(url, trust_env=False).is_success
+    return False
+
+
+def kill(process: "subprocess.Popen[bytes]") -> None:
+    """Kill a process with all that it has started."""
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 class Server:
@@ -85,6 +115,93 @@ class Queues(Server):
             connection.execute(text(statement))
 
 
+class Prefect(Server):
+    """Its server, with a database in a file."""
+
+    def __init__(self, fleet: Fleet, python: str) -> None:
+        super().__init__(fleet, python)
+        self.home = fleet.folder / "prefect"
+        self.port = free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+        fleet.settings |= {
+            "SPINE_BACKEND_URL": f"http://127.0.0.1:{self.port}/api",
+            "PREFECT_HOME": str(self.home),
+        }
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(
+            [self.python, "-m", "prefect", "server", "start", "--port", str(self.port)],
+            env={**os.environ, "PREFECT_HOME": str(self.home), **QUIET},
+            stdout=self.fleet.log,
+            stderr=self.fleet.log,
+            start_new_session=True,
+        )
+        self.fleet.until(lambda: answers(f"http://127.0.0.1:{self.port}/api/health"), "Prefect")
+
+    def stop(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self._process:
+            kill(self._process)
+            self._process = None
+
+    def held(self) -> str:
+        found = [path.read_bytes() for path in self.home.glob("prefect.db*")]
+        return b"".join(found).decode(errors="replace")
+
+
+class Dagster(Server):
+    """Its web server and its daemon, which has the run queue; the workers are where it is told."""
+
+    def __init__(self, fleet: Fleet, python: str) -> None:
+        super().__init__(fleet, python)
+        self.home = fleet.folder / "dagster"
+        self.home.mkdir()
+        self.port, worker_port = free_port(), free_port()
+        (self.home / "dagster.yaml").write_text(
+            "telemetry: {enabled: false}\n"
+            "run_coordinator: {module: dagster.core.run_coordinator, class: QueuedRunCoordinator, "
+            "config: {dequeue_interval_seconds: 1}}\n"
+        )
+        worker = f"{{host: 127.0.0.1, port: {worker_port}, location_name: worker}}"
+        (self.home / "workspace.yaml").write_text(f"load_from: [grpc_server: {worker}]\n")
+        fleet.settings |= {
+            "SPINE_BACKEND_URL": f"http://127.0.0.1:{self.port}",
+            "DAGSTER_CLI_API_GRPC_HOST": "127.0.0.1",
+            "DAGSTER_CLI_API_GRPC_PORT": str(worker_port),
+        }
+        self._processes: list[subprocess.Popen[bytes]] = []
+
+    def start(self) -> None:
+        self._start("dagster_webserver", "--host", "127.0.0.1", "--port", str(self.port))
+        self._start("dagster._daemon", "run")
+        self.fleet.until(lambda: answers(f"http://127.0.0.1:{self.port}/server_info"), "Dagster")
+
+    def stop(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        while self._processes:
+            kill(self._processes.pop())
+
+    def held(self) -> str:
+        found = [path.read_bytes() for path in self.home.rglob("*.db*")]
+        return b"".join(found).decode(errors="replace")
+
+    def _start(self, module: str, *args: str) -> None:
+        self._processes.append(
+            subprocess.Popen(
+                [self.python, "-m", module, *args, "--workspace", "workspace.yaml"],
+                cwd=self.home,
+                env={**os.environ, "DAGSTER_HOME": str(self.home), **QUIET},
+                stdout=self.fleet.log,
+                stderr=self.fleet.log,
+                start_new_session=True,
+            )
+        )
+
+
 @dataclass(frozen=True)
 class Carrier:
     """A backend, and how it is run."""
@@ -111,6 +228,8 @@ INLINE = Carrier("inline", role="")
 THREAD = Carrier("thread", role="api")
 CELERY = Carrier("celery", Broker)
 DBOS = Carrier("dbos", Queues, is_extra=True)
+PREFECT = Carrier("prefect", Prefect, is_extra=True)
+DAGSTER = Carrier("dagster", Dagster, is_extra=True)
 
 
 class Carried:
@@ -121,7 +240,6 @@ class Carried:
         self.fleet = fleet
         self._python = carrier.python()
         self.server = carrier.server(fleet, self._python)
-        self.server.start()
 
     def work(self, *args: object) -> None:
         """See to it that somebody does the work, and no second one."""
@@ -146,6 +264,7 @@ def carried_in(folder: Path, carrier: Carrier) -> Iterator[Carried]:
         os.environ["SPINE_BACKEND"] = carrier.name
         carried = Carried(carrier, fleet)
         try:
+            carried.server.start()
             os.environ.update({k: v for k, v in fleet.settings.items() if k.startswith("SPINE_B")})
             forget()
             fleet.relay()
