@@ -1,0 +1,177 @@
+"""What every backend owes to whoever submits: each carries an id, and the ledger does the rest."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from market_spine import backends, dispatcher
+from market_spine.schema import dead_letters, otc_metrics_daily
+from tests.backends.conformance.carriers import (
+    CELERY,
+    DAGSTER,
+    DBOS,
+    INLINE,
+    PREFECT,
+    THREAD,
+    Carried,
+    Carrier,
+    carried_in,
+)
+from tests.support import REPO
+
+CARRIERS = [CELERY, DBOS, PREFECT, DAGSTER, INLINE, THREAD]  # those with workers first
+every_backend = pytest.mark.parametrize("carried", CARRIERS, ids=str, indirect=True)
+every_broker = pytest.mark.parametrize("carried", CARRIERS[:-2], ids=str, indirect=True)
+SAMPLE = REPO / "data/otc_sample.csv"
+MARKED = 7_316_942_058  # a param that is found wherever it has been written
+
+NOTES = (
+    "from pathlib import Path",
+    "with Path('begun').open('a') as notes:",
+    "    notes.write(f'{context.execution.id}\\n')",
+)
+WAITS = (
+    "import time",
+    *NOTES,
+    "while not Path('go').exists():",
+    "    context.checkpoint('waiting', 0)",
+    "    time.sleep(0.02)",
+)
+
+
+@pytest.fixture(scope="module")
+def carried(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Carried]:
+    carrier: Carrier = request.param
+    with carried_in(tmp_path_factory.mktemp(carrier.name), carrier) as found:
+        found.fleet.spine.pipeline("notes", *NOTES, "return {}")
+        found.fleet.spine.pipeline("waits", *WAITS, "return {}")
+        found.fleet.spine.pipeline("fails", "raise SourceError('there is none')")
+        yield found
+
+
+def begun(carried: Carried, execution_id: UUID) -> int:
+    """How often a run has noted that it has begun."""
+    notes = carried.fleet.folder / "begun"
+    return notes.read_text().count(str(execution_id)) if notes.exists() else 0
+
+
+@every_backend
+def test_the_id_alone_is_carried(carried: Carried) -> None:
+    execution = dispatcher.submit("notes", {"n": MARKED})
+    held = carried.server.held()
+    carried.work()
+    carried.fleet.until(carried.fleet.is_at_rest)
+    held += carried.server.held()
+    assert carried.fleet.get(execution.id).status == "succeeded"
+    assert begun(carried, execution.id) == 1
+    assert str(MARKED) not in held
+    assert (str(execution.id) in held) is (carried.carrier.role == "worker")
+
+
+@every_backend
+def test_what_is_delivered_again_is_done_once(carried: Carried) -> None:
+    execution = dispatcher.submit("notes", {})
+    for _ in range(2):
+        backends.chosen().enqueue(execution.id, execution.lane)
+    carried.fleet.until(carried.fleet.is_at_rest)
+    backends.chosen().enqueue(execution.id, execution.lane)
+    other = dispatcher.submit("notes", {})
+    carried.fleet.until(lambda: carried.fleet.get(other.id).status == "succeeded")
+    assert begun(carried, execution.id) == 1
+    assert carried.fleet.kinds(execution.id) == ["submitted", "started", "succeeded"]
+
+
+@every_backend
+def test_children_and_failures_are_the_ledgers(carried: Carried) -> None:
+    carried.work()
+    day = {"start_date": "2025-11-24", "end_date": "2025-11-24", "path": str(SAMPLE)}
+    backfill = dispatcher.submit("otc_backfill_range", day)
+    failing = dispatcher.submit("fails", {})
+    carried.fleet.until(carried.fleet.is_at_rest)
+    assert carried.fleet.get(backfill.id).status == "succeeded"
+    days = {row["date"] for row in carried.fleet.spine.rows(otc_metrics_daily)}
+    assert days == {"2025-11-24"}
+    assert carried.fleet.get(failing.id).error == "there is none"
+    letters = [row["kind"] for row in carried.fleet.spine.rows(dead_letters)]
+    assert letters.count("execution") == 1
+    carried.fleet.spine.check_ledger()
+
+
+@every_broker
+def test_a_server_that_is_away_delays_and_loses_nothing(carried: Carried) -> None:
+    carried.server.stop()
+    execution = dispatcher.submit("notes", {})
+    found = carried.fleet.get(execution.id)
+    assert (found.status, found.dispatched_at) == ("queued", None), "the mark was taken back"
+    carried.server.start()
+    carried.fleet.until(carried.fleet.is_at_rest)
+    assert carried.fleet.get(execution.id).status == "succeeded"
+    assert begun(carried, execution.id) == 1
+
+
+@every_backend
+def test_what_its_killed_process_ran_is_taken_back(carried: Carried) -> None:
+    go = carried.fleet.folder / "go"
+    if carried.carrier.role:
+        execution_id = dispatcher.submit("waits", {}).id
+        carried.fleet.until(lambda: begun(carried, execution_id))
+        carried.rest(signal.SIGKILL)
+    else:
+        process = carried.fleet.start("run", "waits")
+        carried.fleet.until(carried.fleet.live)
+        ((execution_id, _),) = carried.fleet.live()
+        carried.fleet.until(lambda: begun(carried, execution_id))
+        process.kill()
+    go.touch()
+    carried.work()
+    carried.fleet.until(lambda: carried.fleet.kinds(execution_id)[-1] == "requeued")
+    carried.fleet.until(_nothing_waits_for(carried))
+    go.unlink()
+    assert carried.fleet.kinds(execution_id) == ["submitted", "started", "requeued", "started", "succeeded"]
+    assert begun(carried, execution_id) == 2
+    carried.fleet.spine.check_ledger()
+
+
+def _nothing_waits_for(carried: Carried):
+    def is_so() -> bool:
+        if not carried.carrier.role:
+            time.sleep(0.5)
+            backends.chosen().resume()
+        return carried.fleet.is_at_rest()
+
+    return is_so
+
+
+@every_broker
+def test_a_worker_that_is_told_to_end_finishes_what_it_runs(carried: Carried) -> None:
+    execution = dispatcher.submit("waits", {})
+    carried.fleet.until(lambda: begun(carried, execution.id))
+    (member,) = carried.fleet.alive("worker")
+    member.process.terminate()
+    time.sleep(1)
+    late = dispatcher.submit("notes", {})
+    (carried.fleet.folder / "go").touch()
+    assert member.process.wait(30) == 0
+    assert carried.fleet.kinds(execution.id) == ["submitted", "started", "succeeded"]
+    assert carried.fleet.get(late.id).status == "queued"
+    carried.work()
+    carried.fleet.until(carried.fleet.is_at_rest)
+
+
+@every_broker
+def test_a_worker_of_some_lanes_leaves_the_others(carried: Carried) -> None:
+    carried.rest()
+    carried.work("--lane", "backfill")
+    left = dispatcher.submit("notes", {})
+    done = dispatcher.submit("notes", {}, "backfill")
+    carried.fleet.until(lambda: carried.fleet.get(done.id).status == "succeeded")
+    assert carried.fleet.get(left.id).status == "queued"
+    carried.rest()
+    carried.work()
+    carried.fleet.until(carried.fleet.is_at_rest)
+    assert carried.fleet.get(left.id).status == "succeeded"
