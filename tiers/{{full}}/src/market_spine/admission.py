@@ -6,8 +6,8 @@ what was let in, and what has been written down goes back to its queue whenever 
 
 The ledger is asked, but not every time, since to count a long queue takes longer than to submit. A
 process uses what it was told for a second at most, and for a small share of the room at most. So a
-limit may be exceeded by a hundredth of it for each process that submits, and by what all of them are
-submitting at the moment.
+limit may be exceeded by a hundredth of it for each process that submits, and by what all of them
+are submitting at the moment.
 
 In SQLite nothing is refused: whoever submits there carries it out.
 """
