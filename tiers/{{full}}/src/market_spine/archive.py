@@ -49,7 +49,9 @@ def folder() -> Path:
     if named is None:
         raise RequestError("SPINE_ARCHIVE: names no folder, and nothing is removed without one")
     if not named.is_dir():
-        raise RequestError(f"SPINE_ARCHIVE: there is no folder {named.absolute()}: make or mount it")
+        raise RequestError(
+            f"SPINE_ARCHIVE: there is no folder {named.absolute()}: make or mount it"
+        )
     return named
 
 

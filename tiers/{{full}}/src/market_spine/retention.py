@@ -179,10 +179,14 @@ def _batches(name: str, find: Find, *, apply: bool) -> Iterator[tuple[Found, dic
             if not found.rows:
                 counts: dict[Table, int] = {}
             elif apply:
-                counts = archive.write(connection, f"{name}-{found.reached.at:%Y%m%d}-{uuid7()}", found.rows)
+                counts = archive.write(
+                    connection, f"{name}-{found.reached.at:%Y%m%d}-{uuid7()}", found.rows
+                )
                 _remove(connection, found.rows, counts)
             else:
-                counts = {table: _count(connection, table, rows) for table, rows in found.rows.items()}
+                counts = {
+                    table: _count(connection, table, rows) for table, rows in found.rows.items()
+                }
         place = found.reached
         yield found, counts
 
@@ -203,13 +207,17 @@ def _remove(
     for table, chosen in rows.items():
         removed = connection.execute(delete(table).where(chosen)).rowcount
         if removed != archived[table]:
-            raise RuntimeError(f"{table.name}: {removed} rows, of which {archived[table]} are archived")
+            raise RuntimeError(
+                f"{table.name}: {removed} rows, of which {archived[table]} are archived"
+            )
 
 
 # --- what may go, a batch at a time --------------------------------------------------------------
 
 
-def _find_letters(connection: Connection, policy: Settings, place: Place, lock: bool) -> Found | None:
+def _find_letters(
+    connection: Connection, policy: Settings, place: Place, lock: bool
+) -> Found | None:
     """Closed letters of records; that of an execution leaves with it."""
     days = policy.spine_retain_dead_letters_days
     old = _old(connection, OLD_LETTERS, days, place, batch=LETTERS)
@@ -219,7 +227,9 @@ def _find_letters(connection: Connection, policy: Settings, place: Place, lock: 
     return Found(_rows({dead_letters.c.id: free}), len(old) - len(free), _reached(old))
 
 
-def _find_executions(connection: Connection, policy: Settings, place: Place, lock: bool) -> Found | None:
+def _find_executions(
+    connection: Connection, policy: Settings, place: Place, lock: bool
+) -> Found | None:
     """Executions, with all that came of them."""
     both = policy.spine_retain_executions_days, policy.spine_retain_events_days
     days = None if None in both else max(filter(None, both))
@@ -236,7 +246,9 @@ def _find_executions(connection: Connection, policy: Settings, place: Place, loc
     return Found(rows, len(lineages) - len(going) + len(old) - len(free), _reached(old))
 
 
-def _find_captures(connection: Connection, policy: Settings, place: Place, lock: bool) -> Found | None:
+def _find_captures(
+    connection: Connection, policy: Settings, place: Place, lock: bool
+) -> Found | None:
     """Captures, with their raw rows."""
     days = policy.spine_retain_bronze_days
     old = _old(connection, OLD_CAPTURES, days, place, batch=CAPTURES, raw_rows=RAW_ROWS)
@@ -247,7 +259,10 @@ def _find_captures(connection: Connection, policy: Settings, place: Place, lock:
     rows = _rows({otc_trades_raw.c.capture_id: going, otc_captures.c.capture_id: going})
     filled = [ready[one] for one in going if ready[one].first_raw_id is not None]
     if filled:  # found by their ids, since raw rows have no index by capture
-        first, last = min(row.first_raw_id for row in filled), max(row.last_raw_id for row in filled)
+        first, last = (
+            min(row.first_raw_id for row in filled),
+            max(row.last_raw_id for row in filled),
+        )
         rows[otc_trades_raw] &= otc_trades_raw.c.raw_id.between(first, last)
     return Found(rows, len(old) - len(going), _reached(old))
 
@@ -259,7 +274,9 @@ FINDERS: dict[str, Find] = {
 }
 
 
-def _old(connection: Connection, query: Any, days: int | None, place: Place, **more: int) -> Sequence[Any]:
+def _old(
+    connection: Connection, query: Any, days: int | None, place: Place, **more: int
+) -> Sequence[Any]:
     if days is None:
         return []
     return connection.execute(query, {"days": days, **place._asdict(), **more}).all()
