@@ -56,7 +56,7 @@ def restore(
         rows += [{"batch": batch.name, "table": table, "new": n} for table, n in restored.items()]
     columns = {"batch": "batch", "table": "table", "new": "new rows"}
     print_rows(rows, columns, as_json=as_json, empty="Nothing was restored.")
-    for error in refused:
-        print(f"error: {error}", file=sys.stderr)
+    for reason in refused:
+        print(f"error: {reason}", file=sys.stderr)
     if refused:
         sys.exit(ConflictError.exit_code)
