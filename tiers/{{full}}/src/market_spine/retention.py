@@ -242,6 +242,8 @@ def _find_executions(
     going = [row.id for row in lineages if not row.is_held]
     columns = (dead_letters.c.execution_id, execution_events.c.execution_id, executions.c.id)
     rows = _rows(dict.fromkeys(columns, going))
+    if rows and not lock:  # of records they were counted, and are still there
+        rows[dead_letters] &= dead_letters.c.kind == "execution"
     return Found(rows, len(lineages) - len(going) + len(old) - len(free), _reached(old))
 
 
