@@ -1,119 +1,273 @@
-"""Retention: what is old leaves for the archive, whole, and comes back as it was."""
+"""Retention: what is old leaves the store whole, what is live or unresolved stays."""
 
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from uuid import UUID
 
 import pytest
-from pyarrow import parquet  # type: ignore[import-untyped]
 from sqlalchemy import Table, text
 
 from market_spine import database, dispatcher
-from market_spine.schema import (
-    dead_letters,
-    execution_events,
-    executions,
-    metadata,
-    otc_captures,
-    otc_trades_raw,
-)
-from tests.postgres import Other
-from tests.support import REPO, Spine, spine_in
+from market_spine.ledger import Execution
+from market_spine.schema import dead_letters, execution_events, executions
+from tests.retained import BRONZE, LEDGER, Keeper, keeper_in
+from tests.support import spine_in
 from tests.tape import trade
 
-DAYS = {"start_date": "2025-11-24", "end_date": "2025-11-26"}
-LEDGER = (executions, execution_events, dead_letters)
-BRONZE = (otc_captures, otc_trades_raw)
-POLICIES = ("BRONZE", "EVENTS", "EXECUTIONS", "DEAD_LETTERS")
-FAILS = "raise ZeroDivisionError('by zero')"
-BAD = trade("BAD", trade_ts="2025-11-24T15:00:00")  # without a zone
-
-
-@pytest.fixture(scope="module")
-def store() -> str:
-    """Only Postgres lets events go."""
-    return "postgresql"
-
 
 @pytest.fixture
-def kept(spine: Spine, monkeypatch: pytest.MonkeyPatch) -> Spine:
-    """The command line, with a policy of 30 days for every table, and an archive."""
-    (spine.folder / "archive").mkdir()
-    monkeypatch.setenv("SPINE_ARCHIVE", "archive")
-    for policy in POLICIES:
-        monkeypatch.setenv(f"SPINE_RETAIN_{policy}_DAYS", "30")
-    spine.restart()
-    return spine
+def keeper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keeper]:
+    """A store that keeps everything for 30 days, with an archive."""
+    with keeper_in(tmp_path_factory.mktemp("kept")) as found:
+        yield found
 
 
-@pytest.fixture
-def filled(kept: Spine) -> Spine:
-    """With executions of every kind, all of which ended long ago."""
-    kept.pipeline("fails", FAILS)
-    kept.run("otc_backfill_range", path=REPO / "data/otc_sample.csv", **DAYS)
-    kept.submit("fails")
-    kept("dead-letters", "retry", kept.letters()[-1]["id"])
-    kept.submit("otc_normalize", raw_id=1)
-    (open_one,) = (row for row in kept.letters() if row["kind"] == "execution")
-    kept("dead-letters", "retry", open_one["id"])
-    age()
-    return kept
+def ended(keeper: Keeper, pipeline: str = "otc_normalize") -> UUID:
+    """An execution that has ended, and was not aged yet."""
+    keeper.spine.submit(pipeline)
+    return UUID(keeper.spine.executions()[-1]["id"])
 
 
-def age(days: int = 100) -> None:
-    """Let everything be so much older."""
-    changes = {
-        "executions": ("created_at", "started_at", "finished_at"),
-        "dead_letters": ("created_at", "closed_at"),
-        "otc_captures": ("captured_at",),
-        "otc_trades_raw": ("captured_at",),
-        "otc_trades": ("known_from", "known_to"),
-    }
+def queued(**more: UUID | None) -> Execution:
+    """An execution that nobody carries out."""
     with database.transaction() as connection:
-        for table, names in changes.items():
-            older = ", ".join(f"{name} = {name} - make_interval(days => :days)" for name in names)
-            connection.execute(text(f"UPDATE {table} SET {older}"), {"days": days})
+        return dispatcher.submit_in(connection, "otc_normalize", {}, **more)
 
 
-def close_letters() -> None:
-    """Let every letter have been closed, long ago."""
-    with database.transaction() as connection:
-        connection.execute(text("UPDATE dead_letters SET closed_at = now() - interval '90 days'"))
+def left(keeper: Keeper, table: Table = executions) -> int:
+    """How many rows are left when what is old has gone."""
+    keeper.spine.ok("retention", "--apply")
+    return keeper.spine.count(table)
 
 
-def everything(spine: Spine) -> dict[str, list[dict[str, Any]]]:
-    """Every row of every table, in a fixed order."""
-    return {
-        table.name: sorted(spine.rows(table), key=lambda row: sorted(map(str, row.items())))
-        for table in metadata.sorted_tables
-    }
+# --- what goes ---------------------------------------------------------------------------------
 
 
-def counted(spine: Spine, *args: str) -> dict[str, int]:
-    """How many rows of each table go."""
-    return {row["table"]: row["removed"] for row in spine.json("retention", *args)}
-
-
-def numbers(spine: Spine, *tables: Table) -> dict[str, int]:
-    return {table.name: spine.count(table) for table in tables}
-
-
-def test_what_is_old_is_counted_then_removed_and_comes_back_as_it_was(filled: Spine) -> None:
-    close_letters()
-    before = everything(filled)
-    expected = numbers(filled, *BRONZE, *LEDGER)
+def test_what_is_old_is_counted_then_removed_and_comes_back_as_it_was(keeper: Keeper) -> None:
+    keeper.fill()
+    before, expected = keeper.everything(), keeper.numbers()
     assert all(expected.values()), expected
-    assert counted(filled) == expected
-    assert everything(filled) == before
-    assert not [*(filled.folder / "archive").iterdir()]
+    assert keeper.removed() == expected
+    assert keeper.everything() == before
+    assert not keeper.batches()
 
-    assert counted(filled, "--apply") == expected
-    assert set(numbers(filled, *BRONZE, *LEDGER).values()) == {0}
-    assert counted(filled, "--apply") == dict.fromkeys(expected, 0)
-    restored = filled.json("retention", "restore")
+    assert keeper.removed("--apply") == expected
+    assert {*keeper.numbers().values()} == {0}
+    assert keeper.removed("--apply") == dict.fromkeys(expected, 0)
+    restored = keeper.spine.json("retention", "restore")
     assert sum(row["new"] for row in restored) == sum(expected.values())
-    assert everything(filled) == before
-    again = filled.json("retention", "restore")
+    assert keeper.everything() == before
+    again = keeper.spine.json("retention", "restore")
     assert {row["new"] for row in again} == {0}
-    assert everything(filled) == before
-    filled.check_ledger()
+    assert keeper.everything() == before
+    keeper.spine.check_ledger()
+
+
+def test_what_is_young_stays(keeper: Keeper) -> None:
+    keeper.fill()
+    keeper.age(-80)  # of 100
+    before = keeper.everything()
+    assert {*keeper.removed("--apply").values()} == {0}
+    assert keeper.everything() == before
+
+
+# What stays of a filled store where a table has no policy.
+WITHOUT = {
+    "BRONZE": BRONZE,
+    "EVENTS": (executions, execution_events),
+    "EXECUTIONS": (executions, execution_events),
+    "DEAD_LETTERS": (dead_letters,),
+}
+
+
+@pytest.mark.parametrize("policy", WITHOUT)
+def test_a_table_without_a_policy_loses_no_row(
+    policy: str, keeper: Keeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper.fill()
+    before = keeper.numbers()
+    monkeypatch.delenv(f"SPINE_RETAIN_{policy}_DAYS")
+    keeper.spine.restart()
+    keeper.spine.ok("retention", "--apply")
+    after = keeper.numbers()
+    for table in WITHOUT[policy]:
+        assert after[table.name] == before[table.name]
+    assert sum(after.values()) < sum(before.values())
+    if policy == "DEAD_LETTERS":
+        assert 0 < after["executions"] < before["executions"], "those with a letter stay"
+    keeper.spine.check_ledger()
+
+
+def test_the_longer_of_two_policies_holds(keeper: Keeper, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended(keeper)
+    keeper.age()
+    monkeypatch.setenv("SPINE_RETAIN_EVENTS_DAYS", "200")
+    keeper.spine.restart()
+    assert left(keeper) == 1
+    monkeypatch.setenv("SPINE_RETAIN_EVENTS_DAYS", "99")
+    keeper.spine.restart()
+    assert left(keeper) == 0
+
+
+def test_the_store_is_well_afterwards_and_what_went_is_not_found(keeper: Keeper) -> None:
+    keeper.fill()
+    gone = keeper.spine.executions()[0]["id"]
+    keeper.spine.ok("retention", "--apply")
+    assert keeper.spine.ok("doctor").out == "all is well\n"
+    keeper.spine("executions", "show", gone).fails(2, gone)
+    keeper.spine.take(trade("NEW"))
+    assert keeper.spine.ok("doctor").out == "all is well\n"
+
+
+def test_batches_are_bounded_and_none_is_forgotten(
+    keeper: Keeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(7):
+        ended(keeper)
+    keeper.age()
+    monkeypatch.setattr("market_spine.retention.TREES", 3)
+    assert keeper.removed("--apply")["executions"] == 7
+    assert len(keeper.batches()) == 3
+
+
+# --- what stays --------------------------------------------------------------------------------
+
+
+def test_a_tree_stays_until_all_of_it_is_old(keeper: Keeper) -> None:
+    keeper.fill()
+    whole = keeper.numbers(*LEDGER)
+    with database.transaction() as connection:
+        connection.execute(
+            text(
+                "UPDATE executions SET finished_at = now() WHERE id = "
+                "(SELECT max(id::text)::uuid FROM executions WHERE parent_id IS NOT NULL)"
+            )
+        )
+        tree = text("SELECT count(*) FROM executions WHERE pipeline LIKE 'otc_backfill%'")
+        size = connection.execute(tree).scalar_one()
+    assert size == 4
+    assert left(keeper) == size
+    assert keeper.held() == size
+    keeper.age()
+    assert left(keeper) == 0
+    keeper.spine.ok("retention", "restore")
+    assert keeper.numbers(*LEDGER) == whole
+
+
+def test_what_failed_stays_until_its_letter_was_closed_long_ago(keeper: Keeper) -> None:
+    keeper.spine.pipeline("fails", "raise ZeroDivisionError('by zero')")
+    ended(keeper, "fails")
+    keeper.age()
+    assert left(keeper) == 1
+    assert keeper.held() == 1
+    keeper.close_letters()
+    with database.transaction() as connection:
+        connection.execute(text("UPDATE dead_letters SET closed_at = now()"))
+    assert left(keeper) == 1, "the letter is young"
+    keeper.close_letters()
+    assert left(keeper) == 0
+    assert keeper.spine.count(dead_letters) == 0
+
+
+def test_what_is_being_done_again_stays_with_what_does_it(keeper: Keeper) -> None:
+    first = ended(keeper)
+    keeper.age()
+    again = queued(retry_of=first)
+    assert left(keeper) == 2
+    dispatcher.cancel(again.id)
+    assert left(keeper) == 2, "the end of it is young"
+    keeper.age()
+    assert left(keeper) == 0
+
+
+def test_a_chain_of_retries_leaves_as_one(keeper: Keeper) -> None:
+    keeper.spine.pipeline("fails", "raise ZeroDivisionError('by zero')")
+    ended(keeper, "fails")
+    for _ in range(2):
+        (letter,) = keeper.spine.letters()
+        keeper.spine("dead-letters", "retry", letter["id"])
+    keeper.age()
+    assert left(keeper) == 3, "the letter of the last is open"
+    keeper.close_letters()
+    before = keeper.everything()
+    assert left(keeper) == 0
+    keeper.spine.ok("retention", "restore")
+    assert keeper.everything() == before
+
+
+def test_what_claims_something_stays(keeper: Keeper) -> None:
+    one = ended(keeper)
+    keeper.age()
+    with database.transaction() as connection:
+        claim = "INSERT INTO resource_claims VALUES (:id, 'r', '*', now(), now(), true)"
+        connection.execute(text(claim), {"id": one})
+    assert left(keeper) == 1
+    keeper.spine.ok("doctor", "--fix")
+    assert left(keeper) == 0
+
+
+def test_the_latest_tick_of_each_schedule_stays_and_is_not_submitted_again(keeper: Keeper) -> None:
+    ticks = [("a", "2025-01-01"), ("a", "2025-01-02"), ("a.b", "2025-01-01"), ("b", "2024-01-01")]
+    for name, day in ticks:
+        key = f"schedule {name} {day}T00:00:00+00:00"
+        one = dispatcher.submit("otc_normalize", {}, None, "schedule", idempotency_key=key)
+        assert one.finished_at is not None
+    keeper.age()
+    assert left(keeper) == 3
+    kept = {row["idempotency_key"][9:21].strip() for row in keeper.spine.rows(executions)}
+    assert kept == {"a 2025-01-02", "a.b 2025-01-", "b 2024-01-01"}
+
+
+def test_closed_letters_of_records_leave_before_what_wrote_them(
+    keeper: Keeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SPINE_RETAIN_EXECUTIONS_DAYS")
+    keeper.spine.restart()
+    keeper.spine.take(trade("BAD", price="x"), trade("WORSE", price="y"))
+    keeper.age()
+    with database.transaction() as connection:
+        closed = "UPDATE dead_letters SET closed_at = created_at WHERE payload LIKE '%BAD%'"
+        assert connection.execute(text(closed)).rowcount == 1
+    before = keeper.numbers()
+    keeper.spine.ok("retention", "--apply")
+    (stays,) = keeper.spine.rows(dead_letters)
+    assert "WORSE" in stays["payload"]
+    after = keeper.numbers()
+    assert after["executions"] == before["executions"]
+    assert after["otc_trades_raw"] == 2, "the record of the open letter is still to be had"
+
+
+# --- among others ------------------------------------------------------------------------------
+
+
+def test_what_others_hold_is_passed_over_without_waiting(keeper: Keeper) -> None:
+    held, _ = ended(keeper), ended(keeper)
+    keeper.spine.take(trade())
+    capture = keeper.spine.rows(BRONZE[0])[0]["capture_id"]
+    keeper.age()
+    with database.transaction() as connection:
+        for table, key, value in (
+            ("executions", "id", held),
+            ("otc_captures", "capture_id", capture),
+        ):
+            lock = f"SELECT 1 FROM {table} WHERE {key} = :value FOR NO KEY UPDATE"
+            connection.execute(text(lock), {"value": value})
+        keeper.spine.ok("retention", "--apply")
+        assert [row["id"] for row in keeper.spine.rows(executions)] == [str(held)]
+        assert keeper.spine.count(BRONZE[1]) == 1
+    assert left(keeper) == 0
+    assert keeper.spine.count(BRONZE[1]) == 0
+
+
+def test_two_at_the_same_time_remove_each_row_once(keeper: Keeper) -> None:
+    keeper.fill()
+    expected = keeper.numbers()
+    first, second = (keeper.spine.start("retention", "--apply", "--json") for _ in range(2))
+    removed = [keeper.outcome(process) for process in (first, second)]
+    assert {name: sum(one[name] for one in removed) for name in expected} == expected
+    assert keeper.archived() == expected
+
+
+def test_sqlite_keeps_everything(tmp_path_factory: pytest.TempPathFactory) -> None:
+    with spine_in(tmp_path_factory.mktemp("small")) as spine:
+        spine("retention").fails(2, "needs Postgres")
+        spine("retention", "restore").fails(2, "needs Postgres")

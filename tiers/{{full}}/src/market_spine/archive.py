@@ -1,8 +1,8 @@
 """The archive: what retention takes out of the store, as Parquet in a folder, and the way back.
 
 A batch is a folder of its own, with a file for each table, compressed with zstd. It appears whole
-or not at all, and is on the disk before its rows leave the store. Numbers, instants, dates and
-truth values have their types; everything else is the text that Postgres shows of it, to the letter.
+or not at all, and is on the disk before its rows leave the store. Whole numbers, instants
+and truth values have their types; all else is the text that Postgres shows of it, to the letter.
 """
 
 import os
@@ -18,7 +18,6 @@ from sqlalchemy import (
     Column,
     ColumnElement,
     Connection,
-    Date,
     Integer,
     Table,
     Text,
@@ -29,7 +28,7 @@ from sqlalchemy import (
 
 from market_spine import transfer
 from market_spine.errors import ConflictError, RequestError
-from market_spine.schema import Exact, UtcDateTime, metadata, otc_captures
+from market_spine.schema import UtcDateTime, metadata, otc_captures
 from market_spine.settings import settings
 from market_spine.stores import postgresql
 
@@ -108,16 +107,12 @@ def _write_table(
 
 def _kind(column: Column[Any]) -> pa.DataType:
     match column.type:
-        case Exact(scale=scale):
-            return pa.decimal128(19 + scale, scale)
         case UtcDateTime():
             return pa.timestamp("us", "UTC")
         case Integer():
             return pa.int64()
         case Boolean():
             return pa.bool_()
-        case Date():
-            return pa.date32()
         case _:
             return pa.string()
 
