@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from pyarrow import parquet
+from pyarrow import parquet  # type: ignore[import-untyped]
 from sqlalchemy import text
 
 from market_spine import database, dispatcher

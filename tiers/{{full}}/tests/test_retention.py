@@ -27,10 +27,10 @@ def ended(keeper: Keeper, pipeline: str = "otc_normalize") -> UUID:
     return UUID(keeper.spine.executions()[-1]["id"])
 
 
-def queued(**more: UUID | None) -> Execution:
+def queued(retry_of: UUID) -> Execution:
     """An execution that nobody carries out."""
     with database.transaction() as connection:
-        return dispatcher.submit_in(connection, "otc_normalize", {}, **more)
+        return dispatcher.submit_in(connection, "otc_normalize", {}, retry_of=retry_of)
 
 
 def left(keeper: Keeper, table: Table = executions) -> int:
