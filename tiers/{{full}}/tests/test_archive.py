@@ -229,6 +229,14 @@ def test_without_an_archive_nothing_is_removed(
     assert keeper.everything() == before
 
 
+def test_an_archive_that_cannot_be_written_keeps_the_rows(keeper: Keeper) -> None:
+    keeper.fill()
+    before = keeper.everything()
+    (keeper.archive / ".unfinished").write_text("a file, where a folder should be")
+    keeper.spine("retention", "--apply").fails(3, "SPINE_ARCHIVE", ".unfinished")
+    assert keeper.everything() == before
+
+
 def test_a_key_that_was_used_anew_keeps_its_batch_out_and_no_other(
     keeper: Keeper, monkeypatch: pytest.MonkeyPatch
 ) -> None:

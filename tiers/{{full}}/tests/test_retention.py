@@ -118,6 +118,17 @@ def test_the_store_is_well_afterwards_and_what_went_is_not_found(keeper: Keeper)
     assert keeper.spine.ok("doctor").out == "all is well\n"
 
 
+@pytest.mark.parametrize("name", ["SPINE_ARCHIVE", "SPINE_RETAIN_EVENTS_DAYS"])
+def test_policies_that_let_nothing_go_are_named_by_the_doctor(
+    name: str, keeper: Keeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(name)
+    keeper.spine.restart()
+    (told,) = keeper.spine("doctor", "--json").json
+    assert told["check"] == "retention"
+    assert name in told["what"]
+
+
 def test_batches_are_bounded_and_none_is_forgotten(
     keeper: Keeper, monkeypatch: pytest.MonkeyPatch
 ) -> None:

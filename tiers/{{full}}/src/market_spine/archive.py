@@ -27,7 +27,7 @@ from sqlalchemy import (
 )
 
 from market_spine import transfer
-from market_spine.errors import ConflictError, RequestError
+from market_spine.errors import ConflictError, RequestError, StoreError
 from market_spine.schema import UtcDateTime, metadata, otc_captures
 from market_spine.settings import settings
 from market_spine.stores import postgresql
@@ -66,17 +66,23 @@ def write(
 
     Returns:
         How many rows of each table it has.
+
+    Raises:
+        StoreError: it cannot be written; nothing may be removed.
     """
     unfinished = folder() / UNFINISHED
-    shutil.rmtree(unfinished, ignore_errors=True)  # of a process that was killed
-    unfinished.mkdir()
-    counts = {
-        table: _write_table(connection, table, chosen, unfinished / _file_of(table))
-        for table, chosen in rows.items()
-    }
-    _sync(unfinished)
-    unfinished.rename(folder() / name)
-    _sync(folder())
+    try:
+        shutil.rmtree(unfinished, ignore_errors=True)  # of a process that was killed
+        unfinished.mkdir()
+        counts = {
+            table: _write_table(connection, table, chosen, unfinished / _file_of(table))
+            for table, chosen in rows.items()
+        }
+        _sync(unfinished)
+        unfinished.rename(folder() / name)
+        _sync(folder())
+    except OSError as error:
+        raise StoreError(f"SPINE_ARCHIVE: cannot be written: {error}: see to its disk") from error
     return counts
 
 
