@@ -1,7 +1,5 @@
 """A store that keeps everything for 30 days, and its archive."""
 
-import json
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +17,7 @@ from market_spine.schema import (
     otc_captures,
     otc_trades_raw,
 )
-from tests.support import REPO, Spine, ended, spine_in
+from tests.support import REPO, Spine, spine_in
 
 LEDGER = (executions, execution_events, dead_letters)
 BRONZE = (otc_captures, otc_trades_raw)
@@ -95,23 +93,9 @@ class Keeper:
         found = {row["table"]: row["held"] for row in self.spine.json("retention")}
         return int(found[table.name])
 
-    def outcome(self, process: "subprocess.Popen[str]") -> dict[str, int]:
-        """How many rows of each table a process has removed."""
-        end = ended(process)
-        assert end.code == 0, end
-        return {row["table"]: row["removed"] for row in json.loads(end.out)}
-
     def batches(self) -> list[Path]:
         """The batches that the archive has."""
         return sorted(one for one in self.archive.iterdir() if not one.name.startswith("."))
-
-    def archived(self) -> dict[str, int]:
-        """How many rows of each table the archive has."""
-        counts = dict.fromkeys((table.name for table in (*BRONZE, *LEDGER)), 0)
-        for batch in self.batches():
-            for file in batch.iterdir():
-                counts[file.stem] += parquet.read_metadata(file).num_rows
-        return counts
 
     def keys(self) -> dict[str, set[tuple[object, ...]]]:
         """The keys of all rows that are in the store, or in the archive, or in both."""

@@ -177,7 +177,7 @@ def killed(*args):
 {point} = killed
 """
 POINTS = {
-    "a file is there": ("archive._write_table", 2),
+    "some files are there": ("archive._write_table", 3),
     "the files are there": ("archive._sync", 3),
     "the batch is there": ("archive.write", 2),
     "the batch of a capture is there": ("archive.write", 5),

@@ -269,13 +269,18 @@ def test_what_others_hold_is_passed_over_without_waiting(keeper: Keeper) -> None
     assert keeper.spine.count(BRONZE[1]) == 0
 
 
-def test_two_at_the_same_time_remove_each_row_once(keeper: Keeper) -> None:
-    keeper.fill()
-    expected = keeper.numbers()
-    first, second = (keeper.spine.start("retention", "--apply", "--json") for _ in range(2))
-    removed = [keeper.outcome(process) for process in (first, second)]
-    assert {name: sum(one[name] for one in removed) for name in expected} == expected
-    assert keeper.archived() == expected
+def test_one_writes_to_the_archive_at_a_time(
+    keeper: Keeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("market_spine.retention.PATIENCE", "100ms")
+    ended(keeper)
+    keeper.age()
+    with database.transaction() as connection:
+        database.store().transaction_lock(connection, "retention")
+        (keeper.archive / ".unfinished").mkdir()
+        keeper.spine("retention", "--apply").fails(3, "busy")
+    assert (keeper.archive / ".unfinished").exists()
+    assert left(keeper) == 0
 
 
 def test_sqlite_keeps_everything(tmp_path_factory: pytest.TempPathFactory) -> None:
