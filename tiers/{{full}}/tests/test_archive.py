@@ -153,8 +153,8 @@ def test_a_batch_has_so_many_raw_rows_or_a_single_capture(
     before = keeper.everything()
     keeper.spine.ok("retention", "--apply")
     files = [batch / "otc_trades_raw.parquet" for batch in keeper.batches()]
-    rows = [parquet.read_metadata(file).num_rows for file in files if file.exists()]
-    assert rows == [2, 3, 1]
+    sizes = [parquet.read_metadata(file).num_rows for file in files if file.exists()]
+    assert sizes == [2, 3, 1]
     keeper.spine.ok("retention", "restore")
     assert keeper.everything() == before
 
