@@ -22,7 +22,7 @@ from tests.support import REPO, Spine, spine_in
 LEDGER = (executions, execution_events, dead_letters)
 BRONZE = (otc_captures, otc_trades_raw)
 POLICIES = ("BRONZE", "EVENTS", "EXECUTIONS", "DEAD_LETTERS")
-DAYS = {"start_date": "2025-11-24", "end_date": "2025-11-26"}
+DAYS = {"start_date": "2025-11-24", "end_date": "2025-11-25"}
 # What tells of an age.
 INSTANTS = {
     "executions": ("created_at", "started_at", "finished_at"),

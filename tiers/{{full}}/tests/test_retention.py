@@ -155,7 +155,7 @@ def test_a_tree_stays_until_all_of_it_is_old(keeper: Keeper) -> None:
         )
         tree = text("SELECT count(*) FROM executions WHERE pipeline LIKE 'otc_backfill%'")
         size = connection.execute(tree).scalar_one()
-    assert size == 4
+    assert size == 3
     assert left(keeper) == size
     assert keeper.held() == size
     keeper.age()

@@ -28,7 +28,7 @@ from market_spine.schema import (
     otc_captures,
     otc_trades_raw,
 )
-from market_spine.settings import Settings, settings
+from market_spine.settings import settings
 
 TREES, CAPTURES, LETTERS = 500, 500, 5_000  # in a batch, at the most
 RAW_ROWS = 1_000_000  # in a batch, unless a single capture has more
@@ -133,7 +133,7 @@ class Found(NamedTuple):
 
 
 # Finds the next batch behind a place, and locks it if it is to be removed; None: there is no more.
-Find = Callable[[Connection, Settings, Place, bool], Found | None]
+Find = Callable[[Connection, Place, bool], Found | None]
 
 
 def run(*, apply: bool) -> list[Outcome]:
@@ -172,7 +172,7 @@ def _batches(name: str, find: Find, *, apply: bool) -> Iterator[tuple[Found, dic
         with database.transaction() if apply else database.snapshot() as connection:
             if apply:
                 _prepare(connection)
-            found = find(connection, settings(), place, apply)
+            found = find(connection, place, apply)
             if found is None:
                 return
             if not found.rows:
@@ -183,9 +183,7 @@ def _batches(name: str, find: Find, *, apply: bool) -> Iterator[tuple[Found, dic
                 )
                 _remove(connection, found.rows, counts)
             else:
-                counts = {
-                    table: _count(connection, table, rows) for table, rows in found.rows.items()
-                }
+                counts = {one: _count(connection, one, rows) for one, rows in found.rows.items()}
         place = found.reached
         yield found, counts
 
@@ -206,19 +204,15 @@ def _remove(
     for table, chosen in rows.items():
         removed = connection.execute(delete(table).where(chosen)).rowcount
         if removed != archived[table]:
-            raise RuntimeError(
-                f"{table.name}: {removed} rows, of which {archived[table]} are archived"
-            )
+            raise RuntimeError(f"{table.name}: {removed} rows, {archived[table]} of them archived")
 
 
 # --- what may go, a batch at a time --------------------------------------------------------------
 
 
-def _find_letters(
-    connection: Connection, policy: Settings, place: Place, lock: bool
-) -> Found | None:
+def _find_letters(connection: Connection, place: Place, lock: bool) -> Found | None:
     """Closed letters of records; that of an execution leaves with it."""
-    days = policy.spine_retain_dead_letters_days
+    days = settings().spine_retain_dead_letters_days
     old = _old(connection, OLD_LETTERS, days, place, batch=LETTERS)
     if not old:
         return None
@@ -226,10 +220,9 @@ def _find_letters(
     return Found(_rows({dead_letters.c.id: free}), len(old) - len(free), _reached(old))
 
 
-def _find_executions(
-    connection: Connection, policy: Settings, place: Place, lock: bool
-) -> Found | None:
+def _find_executions(connection: Connection, place: Place, lock: bool) -> Found | None:
     """Executions, with all that came of them."""
+    policy = settings()
     both = policy.spine_retain_executions_days, policy.spine_retain_events_days
     days = None if None in both else max(filter(None, both))
     old = _old(connection, OLD_ORIGINS, days, place, batch=TREES)
@@ -247,23 +240,19 @@ def _find_executions(
     return Found(rows, len(lineages) - len(going) + len(old) - len(free), _reached(old))
 
 
-def _find_captures(
-    connection: Connection, policy: Settings, place: Place, lock: bool
-) -> Found | None:
+def _find_captures(connection: Connection, place: Place, lock: bool) -> Found | None:
     """Captures, with their raw rows."""
-    days = policy.spine_retain_bronze_days
+    days = settings().spine_retain_bronze_days
     old = _old(connection, OLD_CAPTURES, days, place, batch=CAPTURES, raw_rows=RAW_ROWS)
     if not old:
         return None
     ready = {row.id: row for row in old if not row.is_held}
     going = _free(connection, otc_captures.c.capture_id, [*ready], lock)
     rows = _rows({otc_trades_raw.c.capture_id: going, otc_captures.c.capture_id: going})
-    filled = [ready[one] for one in going if ready[one].first_raw_id is not None]
-    if filled:  # found by their ids, since raw rows have no index by capture
-        first, last = (
-            min(row.first_raw_id for row in filled),
-            max(row.last_raw_id for row in filled),
-        )
+    if rows:  # those of a capture are found by their ids, since they have no index by capture
+        filled = [ready[one] for one in going if ready[one].first_raw_id is not None]
+        first = min((row.first_raw_id for row in filled), default=0)
+        last = max((row.last_raw_id for row in filled), default=0)
         rows[otc_trades_raw] &= otc_trades_raw.c.raw_id.between(first, last)
     return Found(rows, len(old) - len(going), _reached(old))
 

@@ -10,7 +10,7 @@ from market_spine.cli._output import AsJson, print_rows, progress_shown
 
 def register(app: typer.Typer) -> None:
     """Add the group of this module."""
-    group = typer.Typer(help="Move what is old out of the store, into the archive.")
+    group = typer.Typer(help="Count what may leave the store; with --apply, archive it.")
     group.callback(invoke_without_command=True)(retain)
     group.command("restore")(restore)
     app.add_typer(group, name="retention")
