@@ -3,6 +3,8 @@
 Its processes are forked: each sends its own traces, and they count together.
 """
 
+import logging
+
 from celery.signals import (
     setup_logging,
     worker_process_init,
@@ -24,6 +26,7 @@ def connect() -> None:
 
 def _leave_logging(**_: object) -> None:
     """Where somebody answers this signal, Celery adds no lines in a format of its own."""
+    logging.getLogger("multiprocessing").propagate = True  # it would write by itself
 
 
 def _serve_metrics(**_: object) -> None:
