@@ -1,7 +1,7 @@
 """Log lines: one JSON object each, about an execution or not, with the same fields everywhere.
 
-What runs until it is told to end says what it does, and a command only what is not as it should be. In
-a terminal, lines are for people, and are the message alone.
+What runs until it is told to end says what it does, and a command only what is not as it should be.
+In a terminal, lines are for people, and are the message alone.
 """
 
 import logging
