@@ -3,14 +3,13 @@
 Its processes are forked: each sends its own traces, and they count together.
 """
 
-import logging
-
 from celery.signals import (
     setup_logging,
     worker_process_init,
     worker_process_shutdown,
     worker_ready,
 )
+from celery.utils.log import get_multiprocessing_logger
 
 from market_spine.observability import metrics, traces
 
@@ -26,7 +25,9 @@ def connect() -> None:
 
 def _leave_logging(**_: object) -> None:
     """Where somebody answers this signal, Celery adds no lines in a format of its own."""
-    logging.getLogger("multiprocessing").propagate = True  # it would write by itself
+    of_processes = get_multiprocessing_logger()
+    if of_processes:
+        of_processes.propagate = True  # or it writes by itself
 
 
 def _serve_metrics(**_: object) -> None:
