@@ -127,11 +127,13 @@ def test_requests_are_counted_by_what_no_caller_can_multiply(observed: Observed)
     for number in range(3):
         observed.ask(f"/executions/00000000-0000-0000-0000-00000000000{number}")
         observed.ask(f"/nowhere/{number}", method=f"OWN{number}")
+        observed.ask("/executions", method=f"OWN{number}")
     observed.ask("/livez")
     told = Metrics(observed.ask("/metrics").text)
     by_route = {"method": "GET", "route": "/executions/{execution_id}", "status": "404"}
     assert told.value("spine_http_requests_total", **by_route) == 3
     assert told.value("spine_http_requests_total", method="none", route="none", status="404") == 3
+    assert told.value("spine_http_requests_total", method="none", route="/executions") == 3
     assert told.value("spine_http_request_seconds_count", route="/livez") == 1
     assert told.value("spine_processes", role="worker") >= 1
     assert told.value("spine_executions", pipeline="works", status="queued") >= 0

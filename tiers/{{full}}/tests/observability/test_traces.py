@@ -29,6 +29,7 @@ FAILS_ONCE = (
     "    raise ValueError('broken')",
     "return {}",
 )
+TALKS = ("import logging", "logging.getLogger('own').warning('hello')", "return {}")
 BREAKS = ("raise SourceError('broken')",)
 SLOW = (
     "import time",
@@ -221,15 +222,15 @@ finally:
 
 def test_without_a_collector_nothing_is_loaded_and_a_trace_is_passed_on(tmp_path: Path) -> None:
     with fleet_in(tmp_path) as fleet:
-        fleet.spine.pipeline("works", "return {}")
+        fleet.spine.pipeline("works", *TALKS)
         environment = {**os.environ, "SPINE_BACKEND": "thread"}
         command = [sys.executable, "-c", USES_ALL, "run", "works", "--wait"]
         ran = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
         assert ran.returncode == 0, ran.stderr
         assert ran.stdout.endswith("[]\n")
-        told = [line for line in lines_of(ran.stderr) if line["execution_id"]]
-        assert len({line["trace_id"] for line in told}) == 1
-        assert told[0]["trace_id"]
+        (line,) = lines_of(ran.stderr)
+        assert (line["event"], line["pipeline"]) == ("hello", "works")
+        assert line["trace_id"]
         fleet.api()
         fleet.worker(1)
         execution = post(fleet, "/executions", pipeline="works", params={})
@@ -237,4 +238,4 @@ def test_without_a_collector_nothing_is_loaded_and_a_trace_is_passed_on(tmp_path
         assert fleet.get(UUID(execution["id"])).traceparent == f"00-{TRACE}-{CALLER}-01"
         end(fleet)
         mine = [line for line in lines_of(fleet.said) if line["execution_id"] == execution["id"]]
-        assert [line["trace_id"] for line in mine] == [TRACE] * 3
+        assert [line["trace_id"] for line in mine] == [TRACE] * 4

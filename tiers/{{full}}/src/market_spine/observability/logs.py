@@ -1,6 +1,7 @@
 """Log lines: one JSON object each, about an execution or not, with the same fields everywhere.
 
-In a terminal they are for people, and are the message alone.
+What runs until it is told to end says what it does, and a command only what is not as it should be.
+In a terminal, lines are for people, and are the message alone.
 """
 
 import logging
@@ -9,13 +10,13 @@ import threading
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
 from market_spine import observability
 
 if TYPE_CHECKING:
     from structlog.stdlib import ProcessorFormatter
     from structlog.typing import EventDict
+
+SERVICES = {"api", "worker", "relay", "beat"}  # the commands that are processes of their own
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +35,8 @@ def configure(*, for_people: bool | None = None) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
-    logging.getLogger("market_spine").setLevel(logging.INFO)
+    if {*sys.argv[1:2]} & SERVICES:
+        logging.getLogger("market_spine").setLevel(logging.INFO)
     logging.captureWarnings(True)
     sys.excepthook = _log_uncaught
     threading.excepthook = _log_uncaught_in_thread
@@ -76,6 +78,8 @@ def _add_subject(_logger: object, _method: str, line: "EventDict") -> "EventDict
 
 
 def _dumps(line: Any, **_options: object) -> str:
+    import orjson
+
     return orjson.dumps(line, default=str).decode()
 
 

@@ -9,6 +9,7 @@ from celery.signals import (
     worker_process_shutdown,
     worker_ready,
 )
+from celery.utils.log import get_multiprocessing_logger
 
 from market_spine.observability import metrics, traces
 
@@ -24,6 +25,9 @@ def connect() -> None:
 
 def _leave_logging(**_: object) -> None:
     """Where somebody answers this signal, Celery adds no lines in a format of its own."""
+    of_processes = get_multiprocessing_logger()
+    if of_processes:
+        of_processes.propagate = True  # or it writes by itself
 
 
 def _serve_metrics(**_: object) -> None:
