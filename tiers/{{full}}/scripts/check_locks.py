@@ -14,7 +14,9 @@ from packaging.utils import canonicalize_name
 
 PROJECT = Path("pyproject.toml")
 # name==version, perhaps a marker, then the hashes and who asks for it, each on a line of its own.
-LOCKED = re.compile(r"^(?P<pin>[\w.-]+==[^\n\\]+)(?P<rest>(?:\n? *\\)?(?:\n +[^\n]*)*)", re.MULTILINE)
+LOCKED = re.compile(
+    r"^(?P<pin>[\w.-]+==[^\n\\]+)(?P<rest>(?:\n? *\\)?(?:\n +[^\n]*)*)", re.MULTILINE
+)
 ASKED = re.compile(r"pyproject\.toml")
 
 

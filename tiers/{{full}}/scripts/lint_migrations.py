@@ -53,7 +53,7 @@ def violations() -> dict[tuple[str, str], str]:
         for file in files:
             # Each upgrade begins with this.
             file.write_text(f"SET LOCAL lock_timeout = '{PATIENCE}';\n{sql_of(file.stem)}", "utf-8")
-        command = [SQUAWK, "--config", ".squawk.toml", "--reporter", "json", *files]
+        command = [str(SQUAWK), "--config", ".squawk.toml", "--reporter", "json", *map(str, files)]
         done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode and not done.stdout:
         raise SystemExit(f"squawk: {done.stderr}")

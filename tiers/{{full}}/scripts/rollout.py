@@ -32,7 +32,7 @@ def main() -> int:
     if base is None:
         print("Rollout: no commit before has another schema.")
         return 0
-    with TemporaryDirectory(prefix="spine-", dir="/tmp") as name:  # noqa: S108  (sockets: short)
+    with TemporaryDirectory(prefix="spine-", dir="/tmp") as name:
         folder = Path(name)
         folder.chmod(0o755)  # for the user that root runs a server as
         lay(base, folder)
@@ -103,7 +103,8 @@ def write(folder: Path, migrations: dict[str, str]) -> None:
 
 def passes(folder: Path) -> bool:
     """Whether a repo passes its tests on Postgres."""
-    tests = [test for test in (os.environ.get("TESTS") or TESTS).split() if (folder / test).exists()]
+    named = (os.environ.get("TESTS") or TESTS).split()
+    tests = [test for test in named if (folder / test).exists()]
     command = [sys.executable, "-m", "pytest", "-x", "--tb=short", "-k", "not sqlite", *tests]
     environment = {**os.environ, "PYTHONPATH": str(folder / "src")}
     return subprocess.run(command, cwd=folder, env=environment).returncode == 0
