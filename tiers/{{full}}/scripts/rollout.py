@@ -4,9 +4,10 @@ A rollout upgrades the schema first, and then replaces one process after the oth
 one, old code works on the new schema. So a migration only expands (new tables, new columns that may
 stay empty), and what no code needs any more is taken away by a later release.
 
-The commit before is BASE, the release that runs now; unset, the last one with other migrations. Its
-files are laid in a folder of their own, with the migrations of now; then its own tests run there,
-with what is installed here. If they fail, they run on its own schema as well: it may not be to blame.
+The commit before is BASE, the release that runs now; unset, the last one with other migrations.
+Its files are laid in a folder of their own, with the migrations of now; then its own tests run
+there, with what is installed here. If they fail, they run on its own schema as well, since the
+migrations may not be to blame.
 """
 
 import io

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +92,6 @@ def copy() -> Iterator[Copy]:
 @pytest.mark.parametrize(
     ("body", "rule"),
     [
-        (EXPANDS, ""),
         (BREAKS, "ban-drop-column"),
         ('op.alter_column("executions", "error", new_column_name="why")', "renaming-column"),
         ('op.create_index("x", "executions", ["lane"])', "require-concurrent-index-creation"),
@@ -101,19 +100,19 @@ def copy() -> Iterator[Copy]:
 def test_a_migration_that_blocks_or_breaks_is_named(copy: Copy, body: str, rule: str) -> None:
     revision = copy.migrate(body)
     code, said = copy.script("lint_migrations")
-    assert (code, said.splitlines()[:1] and f"{revision}: {rule}" in said) == (
-        (1, True) if rule else (0, [])
-    ), said
-    if rule:
-        with (copy.folder / "migrations/excused.toml").open("a") as file:
-            file.write(f'\n[[excused]]\nrevision = "{revision}"\nrule = "{rule}"\nreason = "so"\n')
-        assert copy.script("lint_migrations") == (0, "")
-        copy.migrate("pass")
-        (copy.folder / f"migrations/own/{revision}_more.py").write_text(
-            MIGRATION.format(number=revision, last="own_0001", body="pass")
-        )
-        code, said = copy.script("lint_migrations")
-        assert (code, f"{revision} needs no excuse" in said) == (1, True)
+    assert (code, f"{revision}: {rule}: " in said) == (1, True), said
+    with (copy.folder / "migrations/excused.toml").open("a") as file:
+        file.write(f'\n[[excused]]\nrevision = "{revision}"\nrule = "{rule}"\nreason = "so"\n')
+    assert copy.script("lint_migrations") == (0, "")
+
+
+def test_a_migration_that_expands_needs_no_excuse(copy: Copy) -> None:
+    revision = copy.migrate(EXPANDS)
+    assert copy.script("lint_migrations") == (0, "")
+    with (copy.folder / "migrations/excused.toml").open("a") as file:
+        file.write(f'\n[[excused]]\nrevision = "{revision}"\nrule = "x"\nreason = "so"\n')
+    code, said = copy.script("lint_migrations")
+    assert (code, f"{revision} needs no excuse for x" in said) == (1, True)
 
 
 def test_a_migration_that_reads_rows_is_named(copy: Copy) -> None:
@@ -143,7 +142,8 @@ def test_old_code_runs_on_a_schema_that_expands_and_not_on_one_that_breaks_it(co
 
 def test_a_commit_that_does_not_exist_or_is_of_another_tier_is_not_run(copy: Copy) -> None:
     base = copy.commit()
-    assert copy.script("rollout", BASE=base) == (0, f"Rollout: {base[:12]} has the same migrations.\n")
+    code, said = copy.script("rollout", BASE=base)
+    assert (code, said) == (0, f"Rollout: {base[:12]} has the same migrations.\n")
     code, said = copy.script("rollout", BASE="nowhere")
     assert (code, "nowhere" in said, "Traceback" in said) == (1, True, False)
     copy.replace(".copier-answers.yml", "tier: ", "tier: x")
@@ -163,7 +163,6 @@ def test_a_commit_that_does_not_exist_or_is_of_another_tier_is_not_run(copy: Cop
         ("pyproject.toml", '  "filelock",', "  ", "has filelock, which"),
         ("requirements.lock", "kombu==", "kombu==0.", "has not the kombu"),
         ("requirements.lock", "redis==", "rediss==", "lacks redis"),
-        ("requirements.lock", "--hash=sha256:", "--hash=md5:", ""),
         ("requirements-dev.lock", "alembic==", "--index-url x\nalembic==", "address of an index"),
     ],
 )
@@ -172,9 +171,8 @@ def test_a_lock_that_does_not_match_is_named(
 ) -> None:
     assert copy.script("check_locks") == (0, "")
     copy.replace(name, old, new)
-    if complaint:
-        code, said = copy.script("check_locks")
-        assert (code, complaint in said, "make lock" in said) == (1, True, True), said
+    code, said = copy.script("check_locks")
+    assert (code, complaint in said, "make lock" in said) == (1, True, True), said
 
 
 # --- what others made ---------------------------------------------------------------------------
@@ -204,11 +202,10 @@ def test_a_lock_that_does_not_match_is_named(
 def test_a_tool_is_content_and_can_be_made_to_complain(
     copy: Copy, command: tuple[str, ...], name: str, old: str, new: str, complaint: str
 ) -> None:
-    run: Callable[[], tuple[int, str]] = lambda: copy.run(TOOLS / command[0], *command[1:])  # noqa: E731
-    code, said = run()
-    assert code == 0, said
+    tool = TOOLS / command[0]
+    assert copy.run(tool, *command[1:])[0] == 0
     copy.replace(name, old, new)
-    code, said = run()
+    code, said = copy.run(tool, *command[1:])
     assert (code != 0, complaint in said) == (True, True), said
 
 
