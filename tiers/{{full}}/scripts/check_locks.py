@@ -62,18 +62,19 @@ def complaints_of(lock: Path, asked: list[Requirement]) -> list[str]:
 
 
 def extras(requirement: Requirement) -> list[Requirement]:
-    """What the extras of a requirement ask for here, by what is installed of it."""
+    """What the extras of a requirement ask for here, and theirs, by what is installed of it."""
     try:
         needed = metadata.requires(requirement.name) if requirement.extras else None
     except metadata.PackageNotFoundError:
         return []  # it was never locked, which is complained of
-    return [
+    found = [
         wanted
         for wanted in map(Requirement, needed or [])
         if wanted.marker
         and not wanted.marker.evaluate({"extra": ""})
         and any(wanted.marker.evaluate({"extra": extra}) for extra in requirement.extras)
     ]
+    return [*found, *(further for wanted in found for further in extras(wanted))]
 
 
 def disagreements() -> list[str]:

@@ -123,7 +123,7 @@ def test_a_migration_that_reads_rows_is_named(copy: Copy) -> None:
 
 # --- a rollout ----------------------------------------------------------------------------------
 
-SMOKE = {"TESTS": "tests/test_demo.py"}
+SMOKE = {"TESTS": "tests/test_demo.py::test_the_metrics_equal_those_of_the_oracle"}
 
 
 def test_old_code_runs_on_a_schema_that_expands_and_not_on_one_that_breaks_it(copy: Copy) -> None:
@@ -226,5 +226,5 @@ def test_the_workflow_runs_what_there_is() -> None:
     steps = [step.get("run", "") for job in flow["jobs"].values() for step in job["steps"]]
     targets = {step.split()[1] for step in steps if step.startswith("make ")}
     makefiles = "".join(path.read_text() for path in [REPO / "Makefile", *REPO.glob("make/*.mk")])
-    assert targets == {"setup", "lint", "test", "sbom", "audit"}
+    assert targets == {"setup", "test", "sbom", "audit"}
     assert all(f"\n{target}:" in makefiles for target in targets)
