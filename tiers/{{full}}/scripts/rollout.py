@@ -19,10 +19,7 @@ import tarfile
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import yaml
-
 MIGRATIONS = "migrations"
-ANSWERS = ".copier-answers.yml"
 # A backfill from end to end, and each endpoint; or which tests of that commit TESTS names.
 TESTS = "tests/test_demo.py tests/api/test_executions.py tests/api/test_operations.py"
 
@@ -37,15 +34,15 @@ def main() -> int:
         folder = Path(name)
         folder.chmod(0o755)  # for the user that root runs a server as
         lay(base, folder)
-        if not (folder / MIGRATIONS).is_dir() or tier(folder) != tier(Path.cwd()):
+        own, new = scripts(folder), scripts(Path.cwd())
+        if branches(own) != branches(new):
             print(f"Rollout: {base[:12]} is of another tier, from which one goes up at a stop.")
             return 0
-        own = scripts(folder)
-        if own == scripts(Path.cwd()):
+        if own == new:
             print(f"Rollout: {base[:12]} has the same migrations.")
             return 0
         print(f"Rollout: running the code of {base[:12]} on the schema of now ...", flush=True)
-        write(folder, scripts(Path.cwd()))
+        write(folder, new)
         if passes(folder):
             return 0
         print("Rollout: and on its own schema, to see which is to blame ...", flush=True)
@@ -82,16 +79,15 @@ def lay(base: str, folder: Path) -> None:
         archive.extractall(folder, filter="data")
 
 
-def tier(folder: Path) -> str:
-    """What a repo's template was asked for; nothing if it has none."""
-    file = folder / ANSWERS
-    return str(yaml.safe_load(file.read_text("utf-8"))["tier"]) if file.is_file() else ""
-
-
 def scripts(folder: Path) -> dict[str, str]:
     """The migrations of a repo, by their paths."""
     found = sorted((folder / MIGRATIONS).rglob("*.py"))
     return {path.relative_to(folder).as_posix(): path.read_text("utf-8") for path in found}
+
+
+def branches(migrations: dict[str, str]) -> set[str]:
+    """One for each tier up to a repo's, and its own."""
+    return {Path(name).parent.name for name in migrations}
 
 
 def write(folder: Path, migrations: dict[str, str]) -> None:
