@@ -1,4 +1,4 @@
-"""Workers of Prefect: each serves the deployments of its lanes, every run in a process of its own."""
+"""Workers of Prefect: each serves the deployments of its lanes, and a run has its own process."""
 
 import os
 from collections.abc import Sequence
