@@ -220,6 +220,7 @@ class Carrier:
     role: str = "worker"  # of the command that does the work; "": whoever submits
     is_extra: bool = False
     keeps: bool = True  # whether what it was given can be seen
+    tells_by_library: bool = False  # so that the relay needs that, too
 
     def __str__(self) -> str:
         return self.name
@@ -240,7 +241,7 @@ CELERY = Carrier("celery", Broker)
 DBOS = Carrier("dbos", Queues, is_extra=True)
 PREFECT = Carrier("prefect", Prefect, is_extra=True)
 DAGSTER = Carrier("dagster", Dagster, is_extra=True)
-TEMPORAL = Carrier("temporal", Temporal, is_extra=True, keeps=False)
+TEMPORAL = Carrier("temporal", Temporal, is_extra=True, keeps=False, tells_by_library=True)
 
 
 class Carried:
@@ -256,9 +257,20 @@ class Carried:
         """See to it that somebody does the work, and no second one."""
         role = self.carrier.role
         if role and not self.fleet.alive(role):
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(sys, "executable", self._python)
-                self.fleet.start(role, *args, *(("--port", 0) if role == "api" else ()))
+            self._start(role, *args, *(("--port", 0) if role == "api" else ()))
+
+    def relay(self) -> None:
+        """Start one, which needs the library of no backend that is told without."""
+        if self.carrier.tells_by_library:
+            self._start("relay")
+        else:
+            self.fleet.relay()
+
+    def _start(self, *command: object) -> None:
+        role, *args = command
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "executable", self._python)
+            self.fleet.start(str(role), *args)
 
     def resumed(self) -> bool:
         """Have whoever submits look for what was left, where nobody else does."""
@@ -284,7 +296,7 @@ def carried_in(folder: Path, carrier: Carrier) -> Iterator[Carried]:
             carried.server.start()
             os.environ.update({k: v for k, v in fleet.settings.items() if k.startswith("SPINE_B")})
             forget()
-            fleet.relay()
+            carried.relay()
             yield carried
         finally:
             carried.rest()
