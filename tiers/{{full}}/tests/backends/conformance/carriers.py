@@ -130,8 +130,9 @@ class Prefect(Server):
         }
 
     def start(self) -> None:
+        start = ["server", "start", "--no-services", "--port", str(self.port)]
         self._process = subprocess.Popen(
-            [self.python, "-m", "prefect", "server", "start", "--port", str(self.port)],
+            [self.python, "-m", "prefect", *start],
             env={**os.environ, "PREFECT_HOME": str(self.home), **QUIET},
             stdout=self.fleet.log,
             stderr=self.fleet.log,
