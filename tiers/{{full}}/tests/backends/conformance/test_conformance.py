@@ -151,33 +151,20 @@ def test_what_its_killed_process_ran_is_taken_back(carried: Carried) -> None:
 
 
 @every_broker
-def test_a_worker_that_is_told_to_end_finishes_what_it_runs(carried: Carried) -> None:
-    carried.work()
-    execution = dispatcher.submit("waits", {})
+def test_a_worker_keeps_to_its_lanes_and_finishes_what_it_runs(carried: Carried) -> None:
+    carried.rest()
+    carried.work("--lane", "backfill")
+    execution = dispatcher.submit("waits", {}, "backfill")
+    left = dispatcher.submit("notes", {})
     carried.fleet.until(lambda: begun(carried, execution.id))
+    beside = dispatcher.submit("notes", {}, "backfill")
+    carried.fleet.until(lambda: carried.fleet.get(beside.id).status == "succeeded")
     (member,) = carried.fleet.alive("worker")
     member.process.terminate()
     time.sleep(0.5)
-    late = dispatcher.submit("notes", {})
-    go = carried.fleet.folder / "go"
-    go.touch()
+    late = dispatcher.submit("notes", {}, "backfill")
+    (carried.fleet.folder / "go").touch()
     assert member.process.wait(PATIENCE) == 0
-    go.unlink()
     assert carried.fleet.kinds(execution.id) == ["submitted", "started", "succeeded"]
-    assert dispatcher.cancel(late.id).status == "cancelled", "it had not begun"
-
-
-@every_broker
-def test_a_worker_of_some_lanes_leaves_the_others(carried: Carried) -> None:
-    carried.rest()
-    carried.work("--lane", "backfill")
-    first = dispatcher.submit("notes", {}, "backfill")
-    carried.fleet.until(lambda: carried.fleet.get(first.id).status == "succeeded")
-    left = dispatcher.submit("notes", {})
-    second = dispatcher.submit("notes", {}, "backfill")
-    carried.fleet.until(lambda: carried.fleet.get(second.id).status == "succeeded")
-    assert carried.fleet.get(left.id).status == "queued"
-    carried.rest()
-    carried.work()
-    carried.fleet.until(carried.fleet.is_at_rest)
-    assert carried.fleet.get(left.id).status == "succeeded"
+    for other in (left, late):
+        assert dispatcher.cancel(other.id).status == "cancelled", "it had not begun"
