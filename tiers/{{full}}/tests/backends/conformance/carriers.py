@@ -97,6 +97,7 @@ class Queues(Server):
             self._run("ALTER SCHEMA away RENAME TO dbos")
 
     def stop(self) -> None:
+        self.fleet.until(lambda: "dbos" in self._schemas())
         self._run("ALTER SCHEMA dbos RENAME TO away")
 
     def held(self) -> str:
