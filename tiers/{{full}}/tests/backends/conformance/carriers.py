@@ -97,7 +97,7 @@ class Queues(Server):
             self._run("ALTER SCHEMA away RENAME TO dbos")
 
     def stop(self) -> None:
-        self.fleet.until(lambda: "dbos" in self._schemas())
+        self.fleet.until(self._is_made, "DBOS's tables")
         self._run("ALTER SCHEMA dbos RENAME TO away")
 
     def held(self) -> str:
@@ -107,6 +107,11 @@ class Queues(Server):
             rows = "dbos.workflow_status s JOIN dbos.workflow_input i USING (workflow_uuid)"
             every = text(f"SELECT s::text || i::text FROM {rows}")
             return "".join(connection.execute(every).scalars())
+
+    def _is_made(self) -> bool:
+        if not self.fleet.one("SELECT to_regclass('dbos.queues') IS NOT NULL"):
+            return False
+        return bool(self.fleet.one("SELECT count(*) > 0 FROM dbos.queues"))
 
     def _schemas(self) -> set[str]:
         with database.snapshot() as connection:
