@@ -6,13 +6,15 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from market_spine import backends, broker
+from market_spine.backends import celery
 from market_spine.celery_app import BROKER_SECONDS
 from market_spine.checks import Finding
 
 
 def check() -> Iterator[Finding]:
     """Ask it, if the backend in use has one."""
-    if not backends.has_workers():
+    in_use: object = backends.chosen()
+    if in_use is not celery:
         return
     url = broker.url().replace("redis+socket://", "unix://")
     try:

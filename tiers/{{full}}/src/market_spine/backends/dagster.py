@@ -40,8 +40,7 @@ LOOK_AGAIN = "mutation { reloadWorkspace { __typename } }"
 
 
 def enqueue(execution_id: UUID, lane: str) -> None:
-    """Ask for a run; if the server cannot be reached, or has no such lane, leave it to the relay."""
-
+    """Ask for a run; if the server is away, or has no such lane, leave it to the relay."""
     tag = {"key": ID, "value": str(execution_id)}
 
     def tell() -> None:

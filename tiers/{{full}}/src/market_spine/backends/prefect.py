@@ -1,7 +1,7 @@
 """The Prefect backend: each execution is a run of a flow, which Prefect's server has and shows.
 
-A lane is a deployment of that flow, made by the first worker of the lane. A run is given an id, over
-the server's HTTP interface, so that whoever submits needs no library.
+A lane is a deployment of that flow, made by the first worker of the lane. A run is given an id,
+over the server's HTTP interface, so that whoever submits needs no library.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ DEFERS = True
 
 
 def enqueue(execution_id: UUID, lane: str) -> None:
-    """Ask for a run; if the server cannot be reached, or has no such lane, leave it to the relay."""
+    """Ask for a run; if the server is away, or has no such lane, leave it to the relay."""
 
     def tell() -> None:
         with httpx.Client(base_url=engines.address(), timeout=engines.ENGINE_SECONDS) as server:

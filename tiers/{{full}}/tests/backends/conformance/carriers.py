@@ -1,4 +1,4 @@
-"""The backends, each with what it needs: an environment, a server, and somebody who does the work."""
+"""The backends, each with what it needs: an environment, a server, and who does the work."""
 
 import os
 import signal
@@ -14,8 +14,8 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from market_spine import database
-from tests.fleet import Fleet, fleet_in
+from market_spine import backends, database
+from tests.fleet import PATIENCE, Fleet, fleet_in
 from tests.support import REPO, forget
 
 # Read by every process of a folder, because an engine starts some that know nothing of the tests.
@@ -97,14 +97,21 @@ class Queues(Server):
             self._run("ALTER SCHEMA away RENAME TO dbos")
 
     def stop(self) -> None:
+        self.fleet.until(self._is_made, "DBOS's tables")
         self._run("ALTER SCHEMA dbos RENAME TO away")
 
     def held(self) -> str:
         if "dbos" not in self._schemas():
             return ""
         with database.snapshot() as connection:
-            every = "SELECT s::text || i::text FROM dbos.workflow_status s JOIN dbos.workflow_input i"
-            return "".join(connection.execute(text(f"{every} USING (workflow_uuid)")).scalars())
+            rows = "dbos.workflow_status s JOIN dbos.workflow_input i USING (workflow_uuid)"
+            every = text(f"SELECT s::text || i::text FROM {rows}")
+            return "".join(connection.execute(every).scalars())
+
+    def _is_made(self) -> bool:
+        if not self.fleet.one("SELECT to_regclass('dbos.queues') IS NOT NULL"):
+            return False
+        return bool(self.fleet.one("SELECT count(*) > 0 FROM dbos.queues"))
 
     def _schemas(self) -> set[str]:
         with database.snapshot() as connection:
@@ -129,8 +136,9 @@ class Prefect(Server):
         }
 
     def start(self) -> None:
+        start = ["server", "start", "--no-services", "--port", str(self.port)]
         self._process = subprocess.Popen(
-            [self.python, "-m", "prefect", "server", "start", "--port", str(self.port)],
+            [self.python, "-m", "prefect", *start],
             env={**os.environ, "PREFECT_HOME": str(self.home), **QUIET},
             stdout=self.fleet.log,
             stderr=self.fleet.log,
@@ -202,6 +210,14 @@ class Dagster(Server):
         )
 
 
+class Temporal(Server):
+    """One that TEMPORAL_ADDRESS names; it is nobody's to stop."""
+
+    def __init__(self, fleet: Fleet, python: str) -> None:
+        super().__init__(fleet, python)
+        fleet.settings["SPINE_BACKEND_URL"] = os.environ["TEMPORAL_ADDRESS"]
+
+
 @dataclass(frozen=True)
 class Carrier:
     """A backend, and how it is run."""
@@ -210,6 +226,8 @@ class Carrier:
     server: Callable[[Fleet, str], Server] = Server
     role: str = "worker"  # of the command that does the work; "": whoever submits
     is_extra: bool = False
+    keeps: bool = True  # whether what it was given can be seen
+    tells_by_library: bool = False  # so that the relay needs that, too
 
     def __str__(self) -> str:
         return self.name
@@ -224,12 +242,13 @@ class Carrier:
         return f"{made}/bin/python"
 
 
-INLINE = Carrier("inline", role="")
-THREAD = Carrier("thread", role="api")
+INLINE = Carrier("inline", role="", keeps=False)
+THREAD = Carrier("thread", role="api", keeps=False)
 CELERY = Carrier("celery", Broker)
 DBOS = Carrier("dbos", Queues, is_extra=True)
 PREFECT = Carrier("prefect", Prefect, is_extra=True)
 DAGSTER = Carrier("dagster", Dagster, is_extra=True)
+TEMPORAL = Carrier("temporal", Temporal, is_extra=True, keeps=False, tells_by_library=True)
 
 
 class Carried:
@@ -245,15 +264,32 @@ class Carried:
         """See to it that somebody does the work, and no second one."""
         role = self.carrier.role
         if role and not self.fleet.alive(role):
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(sys, "executable", self._python)
-                self.fleet.start(role, *args, *(("--port", 0) if role == "api" else ()))
+            self._start(role, *args, *(("--port", 0) if role == "api" else ()))
+
+    def relay(self) -> None:
+        """Start one, which needs the library of no backend that is told without."""
+        if self.carrier.tells_by_library:
+            self._start("relay")
+        else:
+            self.fleet.relay()
+
+    def _start(self, *command: object) -> None:
+        role, *args = command
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "executable", self._python)
+            self.fleet.start(str(role), *args)
+
+    def resumed(self) -> bool:
+        """Have whoever submits look for what was left, where nobody else does."""
+        if not self.carrier.role:
+            backends.chosen().resume()
+        return True
 
     def rest(self, signal_number: int = signal.SIGTERM) -> None:
         """End who does the work, and wait until it has ended."""
         for member in self.fleet.alive(self.carrier.role):
             os.killpg(member.process.pid, signal_number)
-            member.process.wait(60)
+            member.process.wait(PATIENCE)
 
 
 @contextmanager
@@ -267,7 +303,7 @@ def carried_in(folder: Path, carrier: Carrier) -> Iterator[Carried]:
             carried.server.start()
             os.environ.update({k: v for k, v in fleet.settings.items() if k.startswith("SPINE_B")})
             forget()
-            fleet.relay()
+            carried.relay()
             yield carried
         finally:
             carried.rest()
