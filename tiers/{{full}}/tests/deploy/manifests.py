@@ -19,7 +19,6 @@ Document = dict[str, Any]
 KUBERNETES = REPO / "deploy/kubernetes"
 OVERLAYS = sorted(path.name for path in (KUBERNETES / "overlays").iterdir())
 TOOLS = Path(sys.prefix) / "kubernetes/bin"
-COMPONENT = "app.kubernetes.io/component"
 CONTROLLERS = ("CronJob", "Deployment", "Job", "Pod")
 
 

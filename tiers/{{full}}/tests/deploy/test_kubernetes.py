@@ -12,9 +12,7 @@ from market_spine import database, dispatcher, ledger, pipelines
 from market_spine.settings import Settings
 from tests.deploy.custom_resources import SPECS, faults
 from tests.deploy.manifests import (
-    COMPONENT,
     CONTROLLERS,
-    KUBERNETES,
     OVERLAYS,
     Document,
     built,
@@ -123,7 +121,11 @@ def test_every_selector_hits_pods(overlay: str) -> None:
 
 
 def ports(pod: Document) -> list[str]:
-    return [port["name"] for one in containers(pod) for port in one.get("ports", [])]
+    return [port["name"] for port in all_ports(pod)]
+
+
+def all_ports(pod: Document) -> list[Document]:
+    return [port for one in containers(pod) for port in one.get("ports", [])]
 
 
 def test_who_scales_names_a_deployment_that_says_no_number_itself(overlay: str) -> None:
@@ -152,16 +154,14 @@ def test_every_setting_is_one(overlay: str) -> None:
     for _, pod in spine_pods(overlay):
         assert pod["spec"]["enableServiceLinks"] is False, "Services would be taken for settings"
         for one in containers(pod):
-            named = [source.get("configMapRef", source.get("secretRef")) for source in one["envFrom"]]
-            assert named[0] == {"name": settings["metadata"]["name"]}
+            sources = [{"configMapRef": {"name": settings["metadata"]["name"]}}]
             if overlay == "production":
-                assert named[1:] == [{"name": "market-spine"}], "the Secret"
+                sources += [{"secretRef": {"name": "market-spine"}}]
+            assert one["envFrom"] == sources
 
 
 def test_every_command_is_one(overlay: str) -> None:
-    commands = {
-        tuple(one["command"]) for _, pod in spine_pods(overlay) for one in containers(pod)
-    }
+    commands = {tuple(one["command"]) for _, pod in spine_pods(overlay) for one in containers(pod)}
     spine = Spine(REPO)
     for program, *rest in commands:
         assert program == "spine"
@@ -221,9 +221,8 @@ def test_probes_ask_what_each_process_is(overlay: str) -> None:
         if role == "api":
             assert ready["httpGet"] == {"path": "/readyz", "port": "http"}
             assert "/livez" in str(live)
-            assert one["ports"][0]["containerPort"] == Settings.model_fields[
-                "spine_api_port"
-            ].get_default()
+            port = Settings.model_fields["spine_api_port"].get_default()
+            assert one["ports"][0]["containerPort"] == port
             continue
         assert ready["exec"]["command"] == ["spine", "ready", role]
         # A store that cannot be asked is no reason to end a process.
@@ -266,12 +265,21 @@ def test_workers_are_scaled_by_what_their_lane_has_to_do(overlay: str, tmp_path:
 
 
 @PRODUCTION
-def test_the_alerts_are_those_of_prometheus_itself(overlay: str) -> None:
+def test_all_that_runs_is_monitored(overlay: str) -> None:
+    (settings,) = built(overlay, "ConfigMap")
+    (monitor,) = built(overlay, "PodMonitor")
+    for deployment in built(overlay, "Deployment"):
+        pod = template_of(deployment)
+        assert selects(monitor["spec"]["selector"], pod["metadata"]["labels"])
+        numbers = {port["name"]: port["containerPort"] for port in all_ports(pod)}
+        assert str(numbers["metrics"]) == settings["data"]["SPINE_METRICS_PORT"]
+
+
+@PRODUCTION
+def test_the_alerts_are_those_of_prometheus_alone(overlay: str) -> None:
     (rule,) = built(overlay, "PrometheusRule")
-    alerts = REPO / "deploy/observability/alerts.yaml"
-    if alerts.exists():
-        assert rule["spec"]["groups"] == yaml.safe_load(alerts.read_text("utf-8"))["groups"]
-    assert (KUBERNETES / "components/monitoring/alerts.yaml").is_file()
+    alerts = yaml.safe_load((REPO / "deploy/observability/alerts.yaml").read_text("utf-8"))
+    assert rule["spec"] == alerts
 
 
 @PRODUCTION
