@@ -100,7 +100,7 @@ class Pods:
 
 
 @pytest.fixture(scope="module")
-def pods(rendered: Path, tier: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pods]:
+def pods(rendered: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pods]:
     """The overlay of one machine, played by podman; the last test of it takes it down."""
     repo = shutil.copytree(rendered, tmp_path_factory.mktemp("kube") / rendered.name)
     tag = f"smoke-{free_port()}"
