@@ -35,6 +35,7 @@ pytestmark = [
 
 SECONDS = 180  # for what takes 30 on a quiet machine
 STORES = ("postgres:17", "redis:8")
+PODS = ("postgres", "redis", "migrate")
 VOLUMES = ("postgres", "archive")
 ROLES = {"relay": "relay", "worker": "worker", "worker-backfill": "worker", "beat": "beat"}
 RANGE = ("--start", "2025-11-24", "--end", "2025-12-05")
@@ -122,7 +123,8 @@ def pods(rendered: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[P
         found.podman("kube", "play", found.manifests)
         yield found
     finally:
-        found.podman("kube", "down", found.manifests)
+        names = [f"{name}{end}" for name in ("api", *ROLES) for end in ("-pod", "-pod-0")]
+        found.podman("pod", "rm", "--force", "--ignore", "--time=1", *names, *PODS)
         found.podman("volume", "rm", "--force", *VOLUMES)
         for engine in ("podman", "docker"):
             run(engine, "rmi", "--force", image, cwd=repo)
