@@ -23,9 +23,9 @@ CONTROLLERS = ("CronJob", "Deployment", "Job", "Pod")
 
 
 def tool(name: str) -> str:
-    """Where a tool is; without it the test is skipped."""
-    found = shutil.which(name, path=TOOLS)
-    if found is None:
+    """Where a tool is; without it the test is skipped. `kubectl` may be the machine's own."""
+    found = shutil.which(name, path=TOOLS) or (name == "kubectl" and shutil.which(name))
+    if not found:
         pytest.skip(f"there is no {name}: make manifests")
     return found
 
