@@ -68,6 +68,17 @@ def containers(pod: Document) -> list[Document]:
     return [*pod["spec"].get("initContainers", []), *pod["spec"]["containers"]]
 
 
+def command_of(pod: Document) -> list[str]:
+    """What a pod runs."""
+    command: list[str] = pod["spec"]["containers"][0]["command"]
+    return command
+
+
+def all_ports(pod: Document) -> list[Document]:
+    """The ports that a pod names."""
+    return [port for one in containers(pod) for port in one.get("ports", [])]
+
+
 def selects(selector: Document, labels: dict[str, str]) -> bool:
     """Whether a label selector fits some labels."""
     wanted = selector.get("matchLabels", {}).items()

@@ -2,20 +2,24 @@
 
 import json
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import yaml
 from sqlalchemy import text
 
-from market_spine import database, dispatcher, ledger, pipelines
+from market_spine import database, dispatcher, leases, ledger, pipelines
 from market_spine.settings import Settings
 from tests.deploy.custom_resources import SPECS, faults
 from tests.deploy.manifests import (
     CONTROLLERS,
     OVERLAYS,
     Document,
+    all_ports,
     built,
+    command_of,
     containers,
     mebibytes,
     milliseconds,
@@ -124,10 +128,6 @@ def ports(pod: Document) -> list[str]:
     return [port["name"] for port in all_ports(pod)]
 
 
-def all_ports(pod: Document) -> list[Document]:
-    return [port for one in containers(pod) for port in one.get("ports", [])]
-
-
 def test_who_scales_names_a_deployment_that_says_no_number_itself(overlay: str) -> None:
     deployments = {one["metadata"]["name"]: one for one in built(overlay, "Deployment")}
     for scaler in built(overlay, "HorizontalPodAutoscaler", "ScaledObject"):
@@ -183,11 +183,6 @@ def test_every_lane_has_one_deployment_of_workers(overlay: str) -> None:
     assert sorted(lanes) == sorted(wanted), "name it in a worker's command (worker.yaml)"
 
 
-def command_of(pod: Document) -> list[str]:
-    command: list[str] = pod["spec"]["containers"][0]["command"]
-    return command
-
-
 def test_a_process_may_do_nothing_but_its_work(overlay: str) -> None:
     for name, pod in spine_pods(overlay):
         spec = pod["spec"]
@@ -241,6 +236,17 @@ def test_a_release_migrates_and_its_processes_wait_for_that(overlay: str) -> Non
     assert (beat["spec"]["replicas"], beat["spec"]["strategy"]) == (1, {"type": "Recreate"})
 
 
+@contextmanager
+def holding(folder: Path) -> Iterator[None]:
+    """A store, in which this process may run what it claims."""
+    with spine_in(folder, "postgresql"):
+        leases.hold()
+        try:
+            yield
+        finally:
+            leases.let_go()
+
+
 @PRODUCTION
 def test_workers_are_scaled_by_what_their_lane_has_to_do(overlay: str, tmp_path: Path) -> None:
     queries = {
@@ -249,9 +255,10 @@ def test_workers_are_scaled_by_what_their_lane_has_to_do(overlay: str, tmp_path:
     }
     workers = [name for name, pod in spine_pods(overlay) if command_of(pod)[1] == "worker"]
     assert [*queries] == workers
-    with spine_in(tmp_path, "postgresql"), database.transaction() as connection:
+    with holding(tmp_path), database.transaction() as connection:
         for _ in range(3):
-            dispatcher.submit_in(connection, "otc_normalize", {})
+            runs = dispatcher.submit_in(connection, "otc_normalize", {})
+        assert ledger.claim(connection, runs.id)
         later = dispatcher.submit_in(connection, "otc_normalize", {}).id
         move = "UPDATE executions SET not_before = now() + interval '1 hour' WHERE id = :id"
         connection.execute(text(move), {"id": later})
