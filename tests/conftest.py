@@ -10,7 +10,13 @@ import pytest
 from steps import TIERS, commit_all, lend, run, working_tree
 
 # They take minutes: begun last, they would be waited for.
-LONGEST = ("test_a_living_repo_goes_up", "test_a_rendered_readme", "test_compose", "_promised")
+LONGEST = (
+    "test_a_living_repo_goes_up",
+    "test_a_rendered_readme",
+    "test_compose",
+    "test_kubernetes",
+    "_promised",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

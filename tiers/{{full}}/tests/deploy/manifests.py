@@ -19,14 +19,13 @@ Document = dict[str, Any]
 KUBERNETES = REPO / "deploy/kubernetes"
 OVERLAYS = sorted(path.name for path in (KUBERNETES / "overlays").iterdir())
 TOOLS = Path(sys.prefix) / "kubernetes/bin"
-COMPONENT = "app.kubernetes.io/component"
 CONTROLLERS = ("CronJob", "Deployment", "Job", "Pod")
 
 
 def tool(name: str) -> str:
-    """Where a tool is; without it the test is skipped."""
-    found = shutil.which(name, path=TOOLS)
-    if found is None:
+    """Where a tool is; without it the test is skipped. `kubectl` may be the machine's own."""
+    found = shutil.which(name, path=TOOLS) or (name == "kubectl" and shutil.which(name))
+    if not found:
         pytest.skip(f"there is no {name}: make manifests")
     return found
 
@@ -67,6 +66,17 @@ def spine_pods(overlay: str) -> Iterator[tuple[str, Document]]:
 def containers(pod: Document) -> list[Document]:
     """Those that run, and those that run before."""
     return [*pod["spec"].get("initContainers", []), *pod["spec"]["containers"]]
+
+
+def command_of(pod: Document) -> list[str]:
+    """What a pod runs."""
+    command: list[str] = pod["spec"]["containers"][0]["command"]
+    return command
+
+
+def all_ports(pod: Document) -> list[Document]:
+    """The ports that a pod names."""
+    return [port for one in containers(pod) for port in one.get("ports", [])]
 
 
 def selects(selector: Document, labels: dict[str, str]) -> bool:

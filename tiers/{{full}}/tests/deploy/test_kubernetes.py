@@ -2,22 +2,24 @@
 
 import json
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import yaml
 from sqlalchemy import text
 
-from market_spine import database, dispatcher, ledger, pipelines
+from market_spine import database, dispatcher, leases, ledger, pipelines
 from market_spine.settings import Settings
 from tests.deploy.custom_resources import SPECS, faults
 from tests.deploy.manifests import (
-    COMPONENT,
     CONTROLLERS,
-    KUBERNETES,
     OVERLAYS,
     Document,
+    all_ports,
     built,
+    command_of,
     containers,
     mebibytes,
     milliseconds,
@@ -123,7 +125,7 @@ def test_every_selector_hits_pods(overlay: str) -> None:
 
 
 def ports(pod: Document) -> list[str]:
-    return [port["name"] for one in containers(pod) for port in one.get("ports", [])]
+    return [port["name"] for port in all_ports(pod)]
 
 
 def test_who_scales_names_a_deployment_that_says_no_number_itself(overlay: str) -> None:
@@ -152,16 +154,14 @@ def test_every_setting_is_one(overlay: str) -> None:
     for _, pod in spine_pods(overlay):
         assert pod["spec"]["enableServiceLinks"] is False, "Services would be taken for settings"
         for one in containers(pod):
-            named = [source.get("configMapRef", source.get("secretRef")) for source in one["envFrom"]]
-            assert named[0] == {"name": settings["metadata"]["name"]}
+            sources = [{"configMapRef": {"name": settings["metadata"]["name"]}}]
             if overlay == "production":
-                assert named[1:] == [{"name": "market-spine"}], "the Secret"
+                sources += [{"secretRef": {"name": "market-spine"}}]
+            assert one["envFrom"] == sources
 
 
 def test_every_command_is_one(overlay: str) -> None:
-    commands = {
-        tuple(one["command"]) for _, pod in spine_pods(overlay) for one in containers(pod)
-    }
+    commands = {tuple(one["command"]) for _, pod in spine_pods(overlay) for one in containers(pod)}
     spine = Spine(REPO)
     for program, *rest in commands:
         assert program == "spine"
@@ -181,11 +181,6 @@ def test_every_lane_has_one_deployment_of_workers(overlay: str) -> None:
     ]
     wanted = {"default", *(pipelines.find(name).lane for name in pipelines.names())}
     assert sorted(lanes) == sorted(wanted), "name it in a worker's command (worker.yaml)"
-
-
-def command_of(pod: Document) -> list[str]:
-    command: list[str] = pod["spec"]["containers"][0]["command"]
-    return command
 
 
 def test_a_process_may_do_nothing_but_its_work(overlay: str) -> None:
@@ -221,9 +216,8 @@ def test_probes_ask_what_each_process_is(overlay: str) -> None:
         if role == "api":
             assert ready["httpGet"] == {"path": "/readyz", "port": "http"}
             assert "/livez" in str(live)
-            assert one["ports"][0]["containerPort"] == Settings.model_fields[
-                "spine_api_port"
-            ].get_default()
+            port = Settings.model_fields["spine_api_port"].get_default()
+            assert {"name": "http", "containerPort": port} in one["ports"]
             continue
         assert ready["exec"]["command"] == ["spine", "ready", role]
         # A store that cannot be asked is no reason to end a process.
@@ -242,6 +236,17 @@ def test_a_release_migrates_and_its_processes_wait_for_that(overlay: str) -> Non
     assert (beat["spec"]["replicas"], beat["spec"]["strategy"]) == (1, {"type": "Recreate"})
 
 
+@contextmanager
+def holding(folder: Path) -> Iterator[None]:
+    """A store, in which this process may run what it claims."""
+    with spine_in(folder, "postgresql"):
+        leases.hold()
+        try:
+            yield
+        finally:
+            leases.let_go()
+
+
 @PRODUCTION
 def test_workers_are_scaled_by_what_their_lane_has_to_do(overlay: str, tmp_path: Path) -> None:
     queries = {
@@ -250,9 +255,10 @@ def test_workers_are_scaled_by_what_their_lane_has_to_do(overlay: str, tmp_path:
     }
     workers = [name for name, pod in spine_pods(overlay) if command_of(pod)[1] == "worker"]
     assert [*queries] == workers
-    with spine_in(tmp_path, "postgresql"), database.transaction() as connection:
+    with holding(tmp_path), database.transaction() as connection:
         for _ in range(3):
-            dispatcher.submit_in(connection, "otc_normalize", {})
+            runs = dispatcher.submit_in(connection, "otc_normalize", {})
+        assert ledger.claim(connection, runs.id)
         later = dispatcher.submit_in(connection, "otc_normalize", {}).id
         move = "UPDATE executions SET not_before = now() + interval '1 hour' WHERE id = :id"
         connection.execute(text(move), {"id": later})
@@ -266,12 +272,21 @@ def test_workers_are_scaled_by_what_their_lane_has_to_do(overlay: str, tmp_path:
 
 
 @PRODUCTION
-def test_the_alerts_are_those_of_prometheus_itself(overlay: str) -> None:
+def test_all_that_runs_is_monitored(overlay: str) -> None:
+    (settings,) = built(overlay, "ConfigMap")
+    (monitor,) = built(overlay, "PodMonitor")
+    for deployment in built(overlay, "Deployment"):
+        pod = template_of(deployment)
+        assert selects(monitor["spec"]["selector"], pod["metadata"]["labels"])
+        numbers = {port["name"]: port["containerPort"] for port in all_ports(pod)}
+        assert str(numbers["metrics"]) == settings["data"]["SPINE_METRICS_PORT"]
+
+
+@PRODUCTION
+def test_the_alerts_are_those_of_prometheus_alone(overlay: str) -> None:
     (rule,) = built(overlay, "PrometheusRule")
-    alerts = REPO / "deploy/observability/alerts.yaml"
-    if alerts.exists():
-        assert rule["spec"]["groups"] == yaml.safe_load(alerts.read_text("utf-8"))["groups"]
-    assert (KUBERNETES / "components/monitoring/alerts.yaml").is_file()
+    alerts = yaml.safe_load((REPO / "deploy/observability/alerts.yaml").read_text("utf-8"))
+    assert rule["spec"] == alerts
 
 
 @PRODUCTION
