@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.api.serving import serving
-from tests.postgres import database_of
+from tests.postgres import Other, database_of
 from tests.support import REPO, Spine
 from tests.tape import trade
 
@@ -49,3 +49,17 @@ def test_the_release_before_works_on_the_schema_of_the_next(
 def test_a_release_that_comes_back_has_nothing_to_upgrade(spine: Spine) -> None:
     assert spine.ok("db", "upgrade").out == "up to date\n"
     spine.ok("wait")
+
+
+def test_a_release_beside_it_that_lacks_some_of_the_schema_is_refused(
+    spine: Spine, other: Other, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that was rolled back and then mended, with a migration of its own."""
+    shutil.copytree(OURS, spine.folder / "migrations")
+    monkeypatch.setenv("SPINE_MIGRATIONS", "migrations")
+    spine.ok("db", "revision", "a mend")
+    spine.restart()
+    later = "UPDATE alembic_version SET version_num = 'full_9999' WHERE version_num LIKE 'full%'"
+    assert other.execute(later).rowcount == 1
+    for args in (["db", "upgrade"], ["executions", "list"]):
+        spine(*args).fails(3, "another version", "full_9999")

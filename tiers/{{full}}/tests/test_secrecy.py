@@ -49,7 +49,7 @@ def test_a_secret_in_a_log_is_found(tmp_path: Path, listening: list[str]) -> Non
         assert secrecy.PASSWORD in api.database
         assert api.http.get("/logs", headers={"Authorization": f"Bearer {made_up}"}).is_success
         secrecy.heed_files(tmp_path)
-        assert [line.endswith(made_up) for line in listening] == [True]
+        assert [made_up in line for line in listening] == [True]
         api.expect_in_log("it sent")
     assert len(listening) == 2
 

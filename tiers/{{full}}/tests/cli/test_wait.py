@@ -1,5 +1,6 @@
 """spine wait: a process that is started early begins when it can."""
 
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests import postgres
+from tests.house import until
 from tests.support import Spine, ended
 
 
@@ -35,3 +37,17 @@ def test_it_can_be_ended_before(empty: Spine) -> None:
     waiting.stderr.readline()
     waiting.send_signal(signal.SIGTERM)
     ended(waiting).fails(3, "spine db upgrade")
+
+
+def test_it_holds_no_connection_meanwhile(empty: Spine, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = os.environ["DATABASE_URL"].rpartition("/")[2].partition("?")[0]
+    asked = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s"
+    waiting = empty.start("wait")
+    try:
+        assert waiting.stderr is not None
+        waiting.stderr.readline()
+        with postgres.connect(postgres.server()) as other:
+            until(lambda: other.execute(asked, [name]).fetchone() == (0,))
+    finally:
+        waiting.kill()
+        waiting.communicate()

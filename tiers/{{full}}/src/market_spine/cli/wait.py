@@ -35,10 +35,16 @@ def wait() -> None:
 def _lacking() -> "StoreError | None":
     from market_spine import database, migrations
     from market_spine.errors import StoreError
+    from market_spine.stores import postgresql
 
     try:
-        with database.snapshot() as connection:
-            migrations.require_current(connection)
+        with database.explained():
+            engine = postgresql.connect(database.url())
+            try:
+                with engine.connect() as connection:
+                    migrations.require_current(connection)
+            finally:
+                engine.dispose()  # whoever waits holds no connection meanwhile
     except StoreError as error:
         return error
     return None
