@@ -11,6 +11,7 @@ backfill() { # of the namespace market-spine
   for name in relay api worker worker-backfill beat; do
     kubectl --namespace market-spine rollout status "deployment/$name" --timeout=5m
   done
+  kubectl --namespace market-spine exec deployment/api -- spine keys make kind --scope read
   kubectl --namespace market-spine exec deployment/api -- spine run otc_backfill_range \
     --param start_date=2025-11-24 --param end_date=2025-12-05
   kubectl --namespace market-spine exec deployment/api -- spine doctor
@@ -19,6 +20,9 @@ backfill() { # of the namespace market-spine
 docker build --tag market-spine:local .
 kind get clusters | grep -qx kind || kind create cluster --wait 2m
 kind load docker-image market-spine:local
+
+# What an earlier run has left.
+kubectl delete namespace market-spine stores --ignore-not-found
 
 kubectl apply --kustomize $OVERLAYS/local
 backfill

@@ -39,7 +39,7 @@ def test_it_can_be_ended_before(empty: Spine) -> None:
     ended(waiting).fails(3, "spine db upgrade")
 
 
-def test_it_holds_no_connection_meanwhile(empty: Spine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_holds_no_connection_meanwhile(empty: Spine) -> None:
     name = os.environ["DATABASE_URL"].rpartition("/")[2].partition("?")[0]
     asked = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s"
     waiting = empty.start("wait")

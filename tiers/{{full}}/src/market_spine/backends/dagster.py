@@ -61,7 +61,7 @@ def enqueue(execution_id: UUID, lane: str) -> None:
             if answer != "LaunchRunSuccess":
                 raise SpineError(answer)
 
-    engines.hand_over(execution_id, tell)
+    engines.hand_over(execution_id, lane, tell)
 
 
 def work(processes: int, lanes: Sequence[str] | None) -> None:

@@ -39,7 +39,7 @@ def enqueue(execution_id: UUID, lane: str) -> None:
         with database.transaction() as connection:
             connection.execute(ENQUEUE, {"id": execution_id, "queue": PREFIX + lane})
 
-    engines.hand_over(execution_id, tell)
+    engines.hand_over(execution_id, lane, tell)
 
 
 def work(processes: int, lanes: Sequence[str] | None) -> None:

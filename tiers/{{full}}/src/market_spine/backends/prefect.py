@@ -34,7 +34,7 @@ def enqueue(execution_id: UUID, lane: str) -> None:
             path = f"/deployments/{lanes.json()['id']}/create_flow_run"
             server.post(path, json=run).raise_for_status()
 
-    engines.hand_over(execution_id, tell)
+    engines.hand_over(execution_id, lane, tell)
 
 
 def work(processes: int, lanes: Sequence[str] | None) -> None:

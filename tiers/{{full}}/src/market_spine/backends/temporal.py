@@ -26,7 +26,7 @@ def enqueue(execution_id: UUID, lane: str) -> None:
     def tell() -> None:
         asyncio.run(asyncio.wait_for(_start(execution_id, lane), engines.ENGINE_SECONDS))
 
-    engines.hand_over(execution_id, tell)
+    engines.hand_over(execution_id, lane, tell)
 
 
 def work(processes: int, lanes: Sequence[str] | None) -> None:

@@ -25,10 +25,10 @@ from market_spine.settings import settings
 
 TASK = "run_pipeline"  # what the work is called in each engine
 ENGINE_SECONDS = 2.0  # for an engine to be reached, or to answer
-SPARED_SECONDS = 5.0  # for which one that has just failed is left alone, so that nobody waits
+SPARED_SECONDS = 5.0  # for which one that failed a lane is left alone, so that nobody waits
 
 log = logging.getLogger(__name__)
-_failed_at = float("-inf")
+_failed_at: dict[str, float] = {}  # by lane: one may lack what others have, such as a worker
 
 
 def address() -> str:
@@ -43,16 +43,15 @@ def address() -> str:
     return url.rstrip("/")
 
 
-def hand_over(execution_id: UUID, tell: Callable[[], object]) -> None:
+def hand_over(execution_id: UUID, lane: str, tell: Callable[[], object]) -> None:
     """Tell an engine of an execution; if that fails, however it does, leave it to the relay."""
-    global _failed_at
-    if time.monotonic() - _failed_at > SPARED_SECONDS:
+    if time.monotonic() - _failed_at.get(lane, float("-inf")) > SPARED_SECONDS:
         try:
             tell()
         except Exception as error:  # each has its own
             first, *_ = str(error).splitlines() or [type(error).__name__]
             log.warning("%s cannot be told: %s", settings().spine_backend, first)
-            _failed_at = time.monotonic()
+            _failed_at[lane] = time.monotonic()
         else:
             return
     with database.transaction() as connection:
@@ -75,13 +74,16 @@ def serve(name: str, processes: int, lanes: Sequence[str] | None) -> None:
         RequestError: its library is not installed here.
     """
     from market_spine import worker
+    from market_spine.observability import metrics
 
+    metrics.begin_for_children()  # before the engine's library, which may load Prometheus' client
     try:
         engine = import_module(f"{__name__}.{name}")
     except ModuleNotFoundError as error:
         todo = f"start the worker in the environment of backends/{name}.lock"
         raise RequestError(f"SPINE_BACKEND: {error} is installed here; {todo}") from error
     with holding_leases():
+        metrics.serve()
         engine.serve(processes, lanes or worker.lanes())
 
 
@@ -107,6 +109,10 @@ def carry_out(execution_id: str) -> None:
 
 def carry_out_alone(execution_id: str) -> None:
     """Carry out an execution in a process of its own, which may finish it after SIGTERM."""
+    from market_spine.observability import metrics
+
+    if settings().spine_metrics_port:
+        metrics.begin()
     earlier = signal.signal(signal.SIGTERM, _end_in_time)
     try:
         with holding_leases():
