@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from uuid import UUID
 
+import httpx
 import pytest
 
 from market_spine import backends, dispatcher
@@ -21,6 +22,7 @@ from tests.backends.conformance.carriers import (
     Carried,
     Carrier,
     carried_in,
+    free_port,
 )
 from tests.fleet import PATIENCE
 from tests.support import REPO
@@ -85,6 +87,7 @@ def test_the_id_alone_is_carried(carried: Carried) -> None:
 
 @every_backend
 def test_what_is_delivered_again_is_done_once(carried: Carried) -> None:
+    carried.work()
     execution = dispatcher.submit("notes", {})
     for _ in range(2):
         backends.chosen().enqueue(execution.id, execution.lane)
@@ -168,3 +171,23 @@ def test_a_worker_keeps_to_its_lanes_and_finishes_what_it_runs(carried: Carried)
     assert carried.fleet.kinds(execution.id) == ["submitted", "started", "succeeded"]
     for other in (left, late):
         assert dispatcher.cancel(other.id).status == "cancelled", "it had not begun"
+
+
+@every_broker
+def test_its_worker_tells_what_its_processes_ran(
+    carried: Carried, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    carried.rest()
+    port = free_port()
+    monkeypatch.setitem(carried.fleet.settings, "SPINE_METRICS_PORT", str(port))
+    carried.work()
+    dispatcher.submit("notes", {})
+
+    def is_counted() -> bool:
+        told = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text
+        counts = [line for line in told.splitlines() if line.startswith("spine_runs_total{")]
+        return any('"notes"' in line for line in counts)
+
+    carried.fleet.until(carried.fleet.is_at_rest)
+    carried.fleet.until(is_counted)
+    carried.rest()
