@@ -52,6 +52,18 @@ def test_values_come_back_to_the_letter(keeper: Keeper) -> None:
     assert keeper.everything() == before
 
 
+def test_a_store_that_was_begun_anew_numbers_behind_what_is_restored(keeper: Keeper) -> None:
+    keeper.spine.take(trade(), trade("T2"))
+    keeper.age()
+    keeper.spine.ok("retention", "--apply")
+    with database.transaction() as connection:
+        tables = "otc_metrics_daily, otc_trades, otc_trades_raw, otc_captures"
+        connection.execute(text(f"TRUNCATE {tables} RESTART IDENTITY CASCADE"))
+    keeper.spine.ok("retention", "restore")
+    keeper.spine.take(trade("T3"), name="later.csv")
+    assert keeper.spine.count(otc_trades_raw) == 3
+
+
 def test_others_can_read_it(keeper: Keeper) -> None:
     keeper.spine.take(trade(), trade("T2"))
     keeper.age()

@@ -19,7 +19,7 @@ from time import monotonic
 from sqlalchemy import Connection, text
 
 from market_spine import database
-from market_spine.errors import LaneFullError
+from market_spine.errors import LaneFullError, RequestError
 from market_spine.settings import per_lane, settings
 
 FRESH_SECONDS = 1.0
@@ -58,9 +58,16 @@ def admit(connection: Connection, lane: str, wanted: int = 1) -> None:
 
     Raises:
         LaneFullError: there is none.
+        RequestError: there never will be.
     """
     if database.store().SCHEME != "postgresql":
         return
+    limit = _limit(settings().spine_queue_limit, lane)
+    if wanted > max(limit, 1):  # one alone waits even where nothing is let in for a while
+        raise RequestError(
+            f"lane '{lane}' never has room for {wanted} executions (SPINE_QUEUE_LIMIT is {limit}): "
+            "submit fewer at a time"
+        )
     room = _rooms().get(lane)
     if room is None or monotonic() > room.until or room.share < wanted <= room.free:
         room = _rooms()[lane] = _look(connection, lane)

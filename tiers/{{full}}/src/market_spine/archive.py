@@ -199,4 +199,5 @@ def _restore_table(connection: Connection, table: Table, path: Path) -> int:
         f"ON CONFLICT ({key}) DO NOTHING"
     ).rowcount
     connection.exec_driver_sql(f"DROP TABLE {incoming}")
+    transfer._number_on(connection, table)  # the store may have been begun anew meanwhile
     return new

@@ -107,17 +107,26 @@ def test_one_that_is_at_fault_is_named_and_nothing_is_written(narrow: Api, name:
 
 
 def test_where_it_has_no_room_none_of_it_is_written(narrow: Api) -> None:
-    refused = submit(narrow, backfill(), *[WORK] * 11)
+    assert submit(narrow, WORK).status_code == 202
+    refused = submit(narrow, backfill(), *[WORK] * 10)
     assert (refused.status_code, refused.headers["content-type"]) == (429, PROBLEM)
     assert int(refused.headers["retry-after"]) > 0
     assert refused.json()["type"] == "urn:market-spine:lane-full"
     assert "lane 'default'" in refused.json()["detail"]
-    assert total(narrow) == 0
-    assert submit(narrow, backfill(), *[WORK] * 10).status_code == 202
+    assert total(narrow) == 1
+    assert submit(narrow, backfill(), *[WORK] * 9).status_code == 202
     single = narrow.http.post("/executions", json=WORK)
     assert (single.status_code, single.headers["content-type"]) == (429, PROBLEM)
     assert int(single.headers["retry-after"]) > 0
     assert total(narrow) == 11
+
+
+def test_what_never_has_room_is_not_worth_repeating(narrow: Api) -> None:
+    refused = submit(narrow, *[WORK] * 11)
+    assert (refused.status_code, refused.headers["content-type"]) == (422, PROBLEM)
+    assert "retry-after" not in refused.headers
+    assert "submit fewer" in refused.json()["detail"]
+    assert total(narrow) == 0
 
 
 @pytest.mark.parametrize("keys", [("a", "z"), (None, None)])

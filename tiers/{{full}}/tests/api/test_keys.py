@@ -113,6 +113,7 @@ def test_at_home_none_is_needed_until_there_was_one(tmp_path: Path) -> None:
     with over_new_database(tmp_path) as api:
         assert "asks nobody for a key" in api.log  # before anybody has asked
         status_becomes(api, 200)
+        status_becomes(api, 401, {"X-Forwarded-For": "192.0.2.1"})
         assert api.get("/openapi.json")["paths"]["/executions"]["get"]["security"] == [
             {"key": ["read"]},
             {},

@@ -21,6 +21,8 @@ from market_spine.security import caller, keys
 
 FRESH_SECONDS = 2.0  # how long a key that was revoked may still be let in
 OPEN = ("/livez", "/readyz")  # to whoever restarts processes and sends them requests
+# What comes through a proxy is not from this machine, wherever the API listens.
+FORWARDED = {"forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip"}
 SUBMITTING = ("/executions", "/executions/bulk")
 CHALLENGE = 'Bearer realm="market-spine"'
 
@@ -57,7 +59,7 @@ class Access:
         except StoreError as error:
             await problems.unavailable(request, error)(scope, receive, send)
             return
-        if self.is_open:
+        if self.is_open and FORWARDED.isdisjoint(request.headers):
             await self.app(scope, receive, send)
             return
         kind, _, secret = request.headers.get("authorization", "").partition(" ")
