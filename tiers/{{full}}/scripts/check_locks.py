@@ -30,6 +30,10 @@ def main() -> int:
         *complaints_of(Path("requirements-dev.lock"), [*deployed, *more]),
         *disagreements(),
     ]
+    extras_of = project["project"]["optional-dependencies"]
+    for lock in sorted(Path("backends").glob("*.lock")):
+        extra = map(Requirement, extras_of[lock.stem])
+        complaints += complaints_of(lock, [*deployed, *extra])
     for complaint in complaints:
         print(complaint)
     if complaints:

@@ -140,6 +140,17 @@ def test_old_code_runs_on_a_schema_that_expands_and_not_on_one_that_breaks_it(co
     assert (code, f"break the code of {base[:12]}" in said, "retry_of" in said) == (1, True, True)
 
 
+def test_an_excuse_is_no_migration(copy: Copy) -> None:
+    """It comes with the one that it excuses, or behind it, and hides none."""
+    base = copy.commit()
+    copy.migrate('op.drop_column("executions", "retry_of")')
+    copy.commit()
+    copy.replace("migrations/excused.toml", "# Your own", "# Mine\n# Your own")
+    copy.commit()
+    _, said = copy.script("rollout", TESTS="tests/test_cron.py")
+    assert f"running the code of {base[:12]}" in said
+
+
 def test_a_commit_that_does_not_exist_or_is_of_another_tier_is_not_run(copy: Copy) -> None:
     base = copy.commit()
     code, said = copy.script("rollout", BASE=base)
@@ -163,6 +174,7 @@ def test_a_commit_that_does_not_exist_or_is_of_another_tier_is_not_run(copy: Cop
         ("pyproject.toml", '  "filelock",', "  ", "has filelock, which"),
         ("requirements.lock", "kombu==", "kombu==0.", "has not the kombu"),
         ("requirements.lock", "redis==", "rediss==", "lacks redis"),
+        ("pyproject.toml", '["dbos"]', '["dbos>=9000"]', "dbos.lock: has dbos"),
         ("requirements-dev.lock", "alembic==", "--index-url x\nalembic==", "address of an index"),
     ],
 )
