@@ -1,0 +1,2 @@
+. .venv/bin/activate
+spine db upgrade  # makes what is new in the schema
