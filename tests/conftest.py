@@ -14,6 +14,7 @@ LONGEST = (
     "test_a_living_repo_goes_up",
     "test_a_rendered_readme",
     "test_compose",
+    "test_platform",
     "test_kubernetes",
     "_promised",
 )

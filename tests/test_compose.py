@@ -6,18 +6,14 @@ The image is built from what was rendered, and everything is taken down afterwar
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from datetime import UTC, datetime
-from email.message import Message
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
-from urllib.error import HTTPError
-from urllib.request import Request, urlopen
 
 import pytest
-from steps import TIERS, blocks_of, expected_metrics, free_port, needs_docker, run
+from stack import BACKFILL, ENDED, METRICS, Stack
+from steps import TIERS, blocks_of, free_port, needs_docker, run
 
 pytestmark = [
     needs_docker,
@@ -32,17 +28,14 @@ pytestmark = [
     ),
 ]
 
-SECONDS = 120  # for what takes a few on a quiet machine
 OUTAGE_SECONDS = 20
 # What each tier adds, and of it what may be out for a while.
 SERVICES = {
     "intermediate": ("postgres", "api"),
     "advanced": ("redis", "worker", "relay", "beat"),
+    "full": (),
 }
 STORES = {"postgres", "redis"}
-RANGE = {"start_date": "2025-11-24", "end_date": "2025-12-05"}
-BACKFILL = {"pipeline": "otc_backfill_range", "params": RANGE}
-METRICS = "/otc/metrics/daily?symbol={}&start=2025-11-24&end=2025-12-05"
 # What an owner may have there: of it, the database and where the API listens are Compose's affair.
 SETTINGS = """
 DATABASE_URL=sqlite:///elsewhere.db
@@ -52,50 +45,6 @@ SPINE_API_MAX_BODY=2048
 SPINE_WORKER_THREADS=1
 SPINE_WORKER_PROCESSES=1
 """
-
-
-class Answer(NamedTuple):
-    """What the API says."""
-
-    status: int
-    json: Any
-    headers: Message
-
-
-@dataclass
-class Stack:
-    """A repo whose services are up, and where its API is."""
-
-    repo: Path
-    services: set[str]
-    port: int
-    environment: dict[str, str]
-
-    def compose(self, *command: str) -> str:
-        script = ("sh", "scripts/compose.sh")
-        return run(*script, *command, cwd=self.repo, exit_code=0, **self.environment).stdout
-
-    def inside(self, service: str, *command: str) -> str:
-        """What a command says in the container of a service."""
-        return self.compose("exec", "-T", service, *command).strip()
-
-    def call(self, path: str, body: object = None) -> Answer:
-        """Ask the API for something, or have it do something."""
-        data = None if body is None else json.dumps(body).encode()
-        headers = {"Content-Type": "application/json"} if data else {}
-        request = Request(f"http://127.0.0.1:{self.port}{path}", data=data, headers=headers)
-        try:
-            with urlopen(request, timeout=30) as answer:
-                return Answer(answer.status, json.load(answer), answer.headers)
-        except HTTPError as refused:
-            with refused:
-                return Answer(refused.code, json.load(refused), refused.headers)
-
-    def until(self, done: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + SECONDS
-        while not done():
-            assert time.monotonic() < deadline, self.compose("logs", "--tail=50")
-            time.sleep(0.2)
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +58,8 @@ def stack(rendered: Path, tier: str, tmp_path_factory: pytest.TempPathFactory) -
     found = Stack(repo, {*chain(*added)}, port, environment)
     try:
         run("make", "up", cwd=repo, exit_code=0, **environment)
+        if tier == "full":
+            found.key = found.make_key("smoke", "read", "submit")
         yield found
     finally:
         found.compose("down", "--volumes", "--rmi=local", "--timeout=10")
@@ -155,7 +106,7 @@ def test_a_backfill_outlives_an_outage_of_the_database(stack: Stack) -> None:
     def ended() -> bool:
         now = stack.call(path)
         assert now.status in (200, 503)
-        return now.status == 200 and now.json["status"] not in ("queued", "running", "waiting")
+        return now.status == 200 and now.json["status"] in ENDED
 
     stack.until(ended)
     root = stack.call(path)
@@ -170,15 +121,7 @@ def test_a_backfill_outlives_an_outage_of_the_database(stack: Stack) -> None:
         workers = {child["worker_id"].partition(":")[0] for child in shown["children"]}
         assert len(workers) > 1, "one did it all"
         stack.inside("api", "spine", "doctor")
-
-    expected = expected_metrics()
-    for symbol in sorted({row["symbol"] for row in expected}):
-        got = [
-            {name: "" if value is None else str(value) for name, value in day.items()}
-            for day in stack.call(METRICS.format(symbol)).json["items"]
-        ]
-        wanted = [row for row in expected if row["symbol"] == symbol]
-        assert [{name: day[name] for name in wanted[0]} for day in got] == wanted
+    stack.metrics_are_those_expected()
 
 
 def test_the_image_is_one_that_may_run_anywhere(stack: Stack) -> None:
@@ -193,15 +136,20 @@ def test_the_image_is_one_that_may_run_anywhere(stack: Stack) -> None:
 def test_the_readme_is_right_about_it(stack: Stack) -> None:
     """Its commands for an API do at the one in the container, and those for Docker as well."""
     blocks = blocks_of(stack.repo / "README.md")
+    with_a_key = [
+        block.text for block in blocks if block.reason == "it needs what `make up` starts"
+    ]
     at_the_api = [
         block.text for block in blocks if "$API" in block.text and "&\n" not in block.text
     ]
     at_docker = [block.text for block in blocks if block.reason == "it needs Docker"]
+    assert bool(with_a_key) == bool(stack.key)
     assert at_the_api
     assert at_docker
     script = stack.repo / "pasted.sh"
     api = f"API=http://127.0.0.1:{stack.port}"
-    script.write_text("\n".join(["set -ex", api, *at_the_api, *at_docker]), "utf-8")
+    pasted = ["set -ex", api, *with_a_key, *at_the_api, *at_docker]
+    script.write_text("\n".join(pasted), "utf-8")
     said = run("sh", script, cwd=stack.repo, exit_code=0, **stack.environment).stdout
     assert '"status":"succeeded"' in said
     assert '"vwap":"18.77988091"' in said, "as the oracle has it"
