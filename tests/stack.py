@@ -45,9 +45,18 @@ class Stack:
         script = ("sh", "scripts/compose.sh")
         return run(*script, *command, cwd=self.repo, exit_code=0, **self.environment).stdout
 
+    def docker(self, *command: str) -> str:
+        return run("docker", *command, cwd=self.repo, exit_code=0).stdout.strip()
+
     def inside(self, service: str, *command: str) -> str:
         """What a command says in the container of a service."""
         return self.compose("exec", "-T", service, *command).strip()
+
+    def take_down(self) -> None:
+        """Leave nothing of it, not even the images that its own have replaced."""
+        self.compose("down", "--volumes", "--rmi=local", "--timeout=1")
+        mine = f"label=com.docker.compose.project={self.environment['COMPOSE_PROJECT_NAME']}"
+        self.docker("image", "prune", "--all", "--force", "--filter", mine)
 
     def make_key(self, name: str, *scopes: str) -> str:
         """Make a key of the API, as its README says."""

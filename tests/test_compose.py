@@ -62,7 +62,7 @@ def stack(rendered: Path, tier: str, tmp_path_factory: pytest.TempPathFactory) -
             found.key = found.make_key("smoke", "read", "submit")
         yield found
     finally:
-        found.compose("down", "--volumes", "--rmi=local", "--timeout=10")
+        found.take_down()
 
 
 def test_its_services_are_well_and_known_to_this_machine_alone(stack: Stack) -> None:
