@@ -38,7 +38,7 @@ pytestmark = [
 ]
 
 ROLES = {"api": 2, "worker": 2, "relay": 1, "beat": 1}
-OTHERS = {"postgres", "redis", "proxy", "collector"}
+OTHERS = ("postgres", "redis", "proxy", "collector")
 SETTINGS = """
 SPINE_API_PORT={port}
 SPINE_API_RATE=100000
@@ -53,7 +53,10 @@ TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 CALLER = "00f067aa0ba902b7"
 WAY = ["POST /executions", "submit", "run otc_backfill_range", "submit", "run otc_backfill_day"]
 STAGES = ("captured", "normalized", "computed")
-TELL = "from urllib.request import urlopen as u; print(u('http://127.0.0.1:{}').read().decode())"
+TELL = """
+from urllib.request import urlopen
+print(urlopen("http://127.0.0.1:9464/metrics").read().decode())
+"""
 SAMPLE = re.compile(r"^(\w+)(?:\{(.*)\})? (\S+)$", re.MULTILINE)
 PSQL = "PGPASSWORD=$POSTGRES_PASSWORD exec psql --username=spine --tuples-only --no-align"
 CLIENTS, ROUNDS = 2, 10
@@ -114,7 +117,7 @@ class Platform(Stack):
 
     def told_by(self, container: str) -> str:
         """What a process tells Prometheus."""
-        return self.docker("exec", container, "python", "-c", TELL.format("9464/metrics"))
+        return self.docker("exec", container, "python", "-c", TELL)
 
     def proxy(self, command: str) -> str:
         return self.inside("proxy", "sh", "-c", f"echo '{command}' | socat - /tmp/haproxy.sock")
@@ -192,7 +195,7 @@ def backfill(platform: Platform) -> Backfill:
 def test_each_service_is_up(platform: Platform) -> None:
     services = [json.loads(line) for line in platform.compose("ps", "--format=json").splitlines()]
     counts = Counter(service["Service"] for service in services)
-    assert counts == {**ROLES, **dict.fromkeys(OTHERS, 1)}
+    assert counts == {**dict.fromkeys(platform.services, 1), **ROLES}
     assert platform.images() == {platform.release("local"): sum(ROLES.values())}
     assert platform.inside("api", "spine", "db", "upgrade") == "up to date", "it was not migrated"
 
