@@ -11,7 +11,7 @@ import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from csv import DictReader
 from dataclasses import dataclass, field, replace
 from http.client import HTTPConnection
@@ -38,7 +38,7 @@ pytestmark = [
 ]
 
 ROLES = {"api": 2, "worker": 2, "relay": 1, "beat": 1}
-OTHERS = {"postgres", "redis", "proxy", "collector"}
+OTHERS = ("postgres", "redis", "proxy", "collector")
 SETTINGS = """
 SPINE_API_PORT={port}
 SPINE_API_RATE=100000
@@ -53,7 +53,10 @@ TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 CALLER = "00f067aa0ba902b7"
 WAY = ["POST /executions", "submit", "run otc_backfill_range", "submit", "run otc_backfill_day"]
 STAGES = ("captured", "normalized", "computed")
-TELL = "from urllib.request import urlopen as u; print(u('http://127.0.0.1:{}').read().decode())"
+TELL = """
+from urllib.request import urlopen
+print(urlopen("http://127.0.0.1:9464/metrics").read().decode())
+"""
 SAMPLE = re.compile(r"^(\w+)(?:\{(.*)\})? (\S+)$", re.MULTILINE)
 PSQL = "PGPASSWORD=$POSTGRES_PASSWORD exec psql --username=spine --tuples-only --no-align"
 CLIENTS, ROUNDS = 2, 10
@@ -114,7 +117,7 @@ class Platform(Stack):
 
     def told_by(self, container: str) -> str:
         """What a process tells Prometheus."""
-        return self.docker("exec", container, "python", "-c", TELL.format("9464/metrics"))
+        return self.docker("exec", container, "python", "-c", TELL)
 
     def proxy(self, command: str) -> str:
         return self.inside("proxy", "sh", "-c", f"echo '{command}' | socat - /tmp/haproxy.sock")
@@ -185,13 +188,14 @@ def backfill(platform: Platform) -> Backfill:
 
     platform.until(ended)
     found.days = platform.call(f"/executions?parent_id={found.root['id']}").json["items"]
+    platform.start("worker")
     return found
 
 
 def test_each_service_is_up(platform: Platform) -> None:
     services = [json.loads(line) for line in platform.compose("ps", "--format=json").splitlines()]
     counts = Counter(service["Service"] for service in services)
-    assert counts == {**ROLES, **dict.fromkeys(OTHERS, 1)}
+    assert counts == {**dict.fromkeys(platform.services, 1), **ROLES}
     assert platform.images() == {platform.release("local"): sum(ROLES.values())}
     assert platform.inside("api", "spine", "db", "upgrade") == "up to date", "it was not migrated"
 
@@ -216,7 +220,6 @@ def test_what_a_lost_worker_had_begun_is_done_by_the_other(
     events = platform.call(f"{backfill.path}/events").json["items"]
     assert events[0]["kind"] == "submitted"
     assert events[0]["data"]["by"] == "desk"
-    platform.start("worker")
     assert len(platform.containers("worker")) == ROLES["worker"]
     platform.inside("api", "spine", "doctor")
 
@@ -233,7 +236,8 @@ def test_one_trace_leads_from_the_request_to_every_stage(
     def named(name: str) -> list[dict[str, Any]]:
         return [span for span in spans if span["name"] == name]
 
-    platform.until(lambda: "run otc_backfill_range" in {span["name"] for span in platform.spans()})
+    run_of_a_day = WAY[-1]
+    platform.until(lambda: [s["name"] for s in platform.spans()].count(run_of_a_day) == 9)
     spans = platform.spans()
     (request,) = named("POST /executions")
     assert (request["parent_id"], request["service"]) == (CALLER, "market-spine-api")
@@ -288,6 +292,7 @@ def total(told: str, name: str, **labels: str) -> float:
     )
 
 
+@pytest.mark.usefixtures("backfill")
 def test_a_release_fails_no_request(platform: Platform) -> None:
     """The schema is upgraded first, then each replica is replaced, and then the other processes."""
     make_next_release(platform)
@@ -306,14 +311,11 @@ def test_a_release_fails_no_request(platform: Platform) -> None:
     assert platform.images() == {platform.release("next"): sum(ROLES.values())}
     assert not {*old} & {*platform.containers("api")}
     platform.inside("api", "spine", "db", "check")
-    submitted = [execution for client in clients.each for execution in client.submitted]
-    platform.until(lambda: all(status_of(platform, one) in ENDED for one in submitted))
-    assert {status_of(platform, one) for one in submitted} == {"succeeded"}
+    theirs = "idempotency_key LIKE 'client-%'"
+    ends = f"SELECT status, count(*) FROM executions WHERE {theirs} GROUP BY status"
+    rounds = sum(client.rounds for client in clients.each)
+    platform.until(lambda: platform.sql(ends) == f"succeeded|{rounds}")
     platform.inside("api", "spine", "doctor")
-
-
-def status_of(platform: Platform, execution: str) -> str:
-    return str(platform.call(f"/executions/{execution}").json["status"])
 
 
 def make_next_release(platform: Platform) -> None:
@@ -353,26 +355,24 @@ def replace_replica(platform: Platform, old: str) -> None:
 class Client:
     """Submits, follows and asks, over and over, on a connection that it keeps."""
 
-    platform: Platform
     name: str
+    connection: HTTPConnection
+    key: str
     rounds: int = 0
-    submitted: list[str] = field(default_factory=list)
     releases: set[str] = field(default_factory=set)  # of the API, that have answered
 
     def go_on(self, stopping: Event) -> None:
         """Make rounds until it is told to stop; anything unexpected ends it with an error."""
-        self.connection = HTTPConnection("127.0.0.1", self.platform.port, timeout=30)
-        while not stopping.wait(0.02):
-            self.make_round()
-            self.rounds += 1
-        self.connection.close()
+        with closing(self.connection):
+            while not stopping.wait(0.02):
+                self.make_round()
+                self.rounds += 1
 
     def make_round(self) -> None:
         """Seven requests, so that each kind comes to either replica by turns."""
         key = f"{self.name}-{self.rounds}"
         submitted = self.ask("/executions", 202, key)["id"]
         assert self.ask("/executions", 202, key)["id"] == submitted, "it was submitted twice"
-        self.submitted.append(submitted)
         assert self.ask(f"/executions/{submitted}")["pipeline"] == "otc_compute_daily_metrics"
         assert self.ask(METRICS.format("ALDRF"))["items"]
         assert self.ask("/executions?limit=1")["items"]
@@ -380,7 +380,7 @@ class Client:
         self.releases.add(self.ask("/openapi.json")["info"]["version"])
 
     def ask(self, path: str, status: int = 200, key: str = "") -> Any:
-        headers = {"Authorization": f"Bearer {self.platform.key}"}
+        headers = {"Authorization": f"Bearer {self.key}"}
         if key:
             headers |= {"Content-Type": "application/json", "Idempotency-Key": key}
             body = json.dumps({"pipeline": "otc_compute_daily_metrics"})
@@ -421,7 +421,9 @@ class Traffic:
 def traffic(platform: Platform) -> Iterator[Traffic]:
     """Clients that ask all the time, for as long as the block; it fails if one of them does."""
     stopping = Event()
-    clients = Traffic(platform, [Client(platform, f"client-{n}") for n in range(CLIENTS)])
+    connections = [HTTPConnection("127.0.0.1", platform.port, timeout=30) for _ in range(CLIENTS)]
+    each = [Client(f"client-{n}", c, str(platform.key)) for n, c in enumerate(connections)]
+    clients = Traffic(platform, each)
     with ThreadPoolExecutor(CLIENTS) as pool:
         clients.work = [pool.submit(client.go_on, stopping) for client in clients.each]
         try:
