@@ -45,6 +45,14 @@ BLOCK = re.compile(
 )
 
 
+def together(what: str, tiers: list[str]) -> pytest.MarkDecorator:
+    """Run the tests of a tier in one process, for they share what takes long to start."""
+    each = [
+        pytest.param(tier, marks=pytest.mark.xdist_group(f"{what} of {tier}")) for tier in tiers
+    ]
+    return pytest.mark.parametrize("tier", each, indirect=True, scope="session")
+
+
 def environment(**more: str) -> dict[str, str]:
     """The environment of a user who has Copier, this Python, and a name in git."""
     ours = ("MAKE", "MFLAGS", "TIER", "VENV", "VIRTUAL_ENV", "PYTHONPATH", "PYTEST", "DATABASE_URL")

@@ -13,20 +13,9 @@ from pathlib import Path
 
 import pytest
 from stack import BACKFILL, ENDED, METRICS, Stack
-from steps import TIERS, blocks_of, free_port, needs_docker, run
+from steps import TIERS, blocks_of, free_port, needs_docker, run, together
 
-pytestmark = [
-    needs_docker,
-    pytest.mark.parametrize(
-        "tier",
-        [
-            pytest.param(tier, marks=pytest.mark.xdist_group(f"stack of {tier}"))
-            for tier in TIERS[1:]
-        ],
-        indirect=True,
-        scope="session",
-    ),
-]
+pytestmark = [needs_docker, together("stack", TIERS[1:])]
 
 OUTAGE_SECONDS = 20
 # What each tier adds, and of it what may be out for a while.

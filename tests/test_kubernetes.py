@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from steps import TIERS, expected_metrics, free_port, needs_docker, run
+from steps import TIERS, expected_metrics, free_port, needs_docker, run, together
 
 pytestmark = [
     needs_docker,
@@ -21,16 +21,7 @@ pytestmark = [
         not (shutil.which("podman") and shutil.which("kubectl")),
         reason="there is no podman, or no kubectl",
     ),
-    pytest.mark.parametrize(
-        "tier",
-        [
-            pytest.param(name, marks=pytest.mark.xdist_group("podman"))
-            for name in TIERS
-            if name == "full"
-        ],
-        indirect=True,
-        scope="session",
-    ),
+    together("podman", [tier for tier in TIERS if tier == "full"]),
 ]
 
 SECONDS = 180  # for what takes 30 on a quiet machine

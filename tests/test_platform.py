@@ -21,20 +21,11 @@ from typing import Any
 
 import pytest
 from stack import BACKFILL, ENDED, METRICS, Stack
-from steps import ROOT, TIERS, environment, free_port, needs_docker, run
+from steps import ROOT, TIERS, environment, free_port, needs_docker, run, together
 
 pytestmark = [
     needs_docker,
-    pytest.mark.parametrize(
-        "tier",
-        [
-            pytest.param(name, marks=pytest.mark.xdist_group("platform"))
-            for name in TIERS
-            if name == "full"
-        ],
-        indirect=True,
-        scope="session",
-    ),
+    together("platform", [tier for tier in TIERS if tier == "full"]),
 ]
 
 ROLES = {"api": 2, "worker": 2, "relay": 1, "beat": 1}

@@ -47,6 +47,7 @@ SELECT (SELECT count(*) FROM (
 class Room:
     """What a lane was found to have."""
 
+    limit: int  # executions that it has room for while nothing waits
     free: int  # executions that it had room for
     share: int  # of these, how many this process may still submit unasked
     until: float  # when it must be asked again, by time.monotonic
@@ -62,15 +63,14 @@ def admit(connection: Connection, lane: str, wanted: int = 1) -> None:
     """
     if database.store().SCHEME != "postgresql":
         return
-    limit = _limit(settings().spine_queue_limit, lane)
-    if wanted > max(limit, 1):  # one alone waits even where nothing is let in for a while
-        raise RequestError(
-            f"lane '{lane}' never has room for {wanted} executions (SPINE_QUEUE_LIMIT is {limit}): "
-            "submit fewer at a time"
-        )
     room = _rooms().get(lane)
     if room is None or monotonic() > room.until or room.share < wanted <= room.free:
         room = _rooms()[lane] = _look(connection, lane)
+    if room.limit < wanted:
+        raise RequestError(
+            f"lane '{lane}' never has room for {wanted} executions (SPINE_QUEUE_LIMIT is "
+            f"{room.limit}): submit fewer at a time"
+        )
     if room.free < wanted:
         raise LaneFullError(room.reason)
     room.share -= wanted  # threads that do so at once may count as one
@@ -87,6 +87,7 @@ def _look(connection: Connection, lane: str) -> Room:
     else:
         reason = f"it has room for {free} more executions of {limit} (SPINE_QUEUE_LIMIT)"
     return Room(
+        limit=limit,
         free=free,
         share=min(free, max(free // ROOM_SHARE, limit // LIMIT_SHARE)),
         until=monotonic() + FRESH_SECONDS,

@@ -191,13 +191,9 @@ def _restore_table(connection: Connection, table: Table, path: Path) -> int:
                 for row in zip(*(column.to_pylist() for column in some.columns), strict=True):
                     copy.write_row(row)
     # A capture may have been normalized once more after a batch that was then not committed.
-    fixed = [table.c[name] for name in names if table.c[name] is not otc_captures.c.normalized_at]
-    transfer._refuse_conflicts(connection, fixed, incoming)
-    key = ", ".join(quoted(column.name) for column in table.primary_key)
-    new = connection.exec_driver_sql(
-        f"INSERT INTO {quoted(table.name)} ({columns}) SELECT {columns} FROM {incoming} "  # noqa: S608
-        f"ON CONFLICT ({key}) DO NOTHING"
-    ).rowcount
+    kept = [table.c[name] for name in names]
+    fixed = [column for column in kept if column is not otc_captures.c.normalized_at]
+    transfer.refuse_conflicts(connection, fixed, incoming)
+    new = transfer.add_new(connection, kept, incoming)
     connection.exec_driver_sql(f"DROP TABLE {incoming}")
-    transfer._number_on(connection, table)  # the store may have been begun anew meanwhile
     return new

@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests import postgres
-from tests.api.serving import PROBLEM, Api, add, serving
+from tests.api.serving import PROBLEM, Api, add
+from tests.api.test_keys import over_new_database
 from tests.test_concurrency import at_once
 
 WORK: dict[str, Any] = {"pipeline": "otc_normalize"}
@@ -40,12 +40,8 @@ def narrow(tmp_path: Path) -> Iterator[Api]:
         "SPINE_BACKEND": "celery",
         "REDIS_URL": f"redis+socket://{tmp_path}/nobody",
     }
-    url = postgres.new_database()
-    try:
-        with serving(tmp_path, url, **settings) as found:
-            yield found
-    finally:
-        postgres.drop_database(url)
+    with over_new_database(tmp_path, **settings) as found:
+        yield found
 
 
 def submit(api: Api, *items: dict[str, Any]) -> httpx.Response:

@@ -33,18 +33,13 @@ def wait() -> None:
 
 
 def _lacking() -> "StoreError | None":
-    from market_spine import database, migrations
+    from market_spine import migrations
+    from market_spine.cli.db import connected
     from market_spine.errors import StoreError
-    from market_spine.stores import postgresql
 
     try:
-        with database.explained():
-            engine = postgresql.connect(database.url())
-            try:
-                with engine.connect() as connection:
-                    migrations.require_current(connection)
-            finally:
-                engine.dispose()  # whoever waits holds no connection meanwhile
+        with connected() as connection:  # and not between two looks
+            migrations.require_current(connection)
     except StoreError as error:
         return error
     return None

@@ -27,7 +27,7 @@ def upgrade() -> None:
     """Bring the schema up to date; if any of it fails, nothing has changed."""
     from market_spine import migrations
 
-    with _postgres() as connection:
+    with connected() as connection:
         moved = migrations.upgrade(connection)
     print(f"upgraded to {', '.join(moved)}" if moved else "up to date")
 
@@ -36,7 +36,7 @@ def check() -> None:
     """Compare the tables of schema.py with the database; exit with 1 if they differ."""
     from market_spine import migrations
 
-    with _postgres() as connection:
+    with connected() as connection:
         migrations.require_current(connection)
         found = migrations.differences(connection)
     for line in found:
@@ -74,7 +74,7 @@ def import_store(
     from market_spine import transfer
 
     # The lock outlives the commit: whoever is the worker next finds what was brought.
-    with progress_shown(), _no_worker(), _postgres() as connection:
+    with progress_shown(), _no_worker(), connected() as connection:
         brought = transfer.bring_over(connection, source, replace=replace)
     rows = [table._asdict() for table in brought]
     if not as_json:
@@ -98,7 +98,7 @@ def _no_worker() -> "Iterator[None]":
 
 
 @contextmanager
-def _postgres() -> "Iterator[Connection]":
+def connected() -> "Iterator[Connection]":
     """A transaction in the store in use, whatever its schema is."""
     from market_spine import database
     from market_spine.stores import postgresql
