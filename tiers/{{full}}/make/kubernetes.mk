@@ -8,8 +8,8 @@ manifests: setup $(TOOLS)/.done  ## build the manifests for Kubernetes and check
 
 $(TOOLS)/.done: $(TOOLS_LOCK) | setup
 	@echo "Setting up $(TOOLS) (once; about a minute) ..."
-	@$(BIN)/python -m venv $(TOOLS)
-	@$(TOOLS)/bin/pip install -qq --disable-pip-version-check --require-hashes -r $(TOOLS_LOCK)
+	@$(BIN)/uv venv -q --clear --python $(BIN)/python $(TOOLS)
+	@$(BIN)/uv pip sync -q --require-hashes --python $(TOOLS)/bin/python $(TOOLS_LOCK)
 	@touch $@
 
 lock: tools-lock

@@ -42,13 +42,14 @@ def main() -> int:
         if own == new:
             print(f"Rollout: {base[:12]} has the same migrations.")
             return 0
+        tests = tests_of(base, folder)
         print(f"Rollout: running the code of {base[:12]} on the schema of now ...", flush=True)
         write(folder, new)
-        if passes(folder):
+        if passes(folder, tests):
             return 0
         print("Rollout: and on its own schema, to see which is to blame ...", flush=True)
         write(folder, own)
-        if passes(folder):
+        if passes(folder, tests):
             print(
                 f"The migrations break the code of {base[:12]}, which works on the schema before "
                 "them: only add to the schema now, and take away once no release needs it."
@@ -99,10 +100,17 @@ def write(folder: Path, migrations: dict[str, str]) -> None:
         (folder / name).write_text(text, "utf-8")
 
 
-def passes(folder: Path) -> bool:
-    """Whether a repo passes its tests on Postgres."""
+def tests_of(base: str, folder: Path) -> list[str]:
+    """Which tests of a commit to run: those of TESTS that it has, which may be newer."""
     named = (os.environ.get("TESTS") or TESTS).split()
-    tests = [test for test in named if (folder / test.partition("::")[0]).exists()]
+    found = [test for test in named if (folder / test.partition("::")[0]).exists()]
+    if not found:  # without a name, pytest would run every test
+        raise SystemExit(f"TESTS: {base[:12]} has none of: {' '.join(named)}")
+    return found
+
+
+def passes(folder: Path, tests: list[str]) -> bool:
+    """Whether a repo passes these tests on Postgres."""
     command = [sys.executable, "-m", "pytest", "-x", "--tb=short", "-k", "not sqlite", *tests]
     environment = {**os.environ, "PYTHONPATH": str(folder / "src")}
     return subprocess.run(command, cwd=folder, env=environment).returncode == 0

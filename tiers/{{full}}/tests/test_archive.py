@@ -1,5 +1,6 @@
 """The archive: exact, whole whatever is killed, and read back only where it belongs."""
 
+import os
 import shutil
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from market_spine import database, dispatcher
 from market_spine.schema import executions, otc_captures, otc_trades_raw
 from tests.fleet import COMMAND
 from tests.retained import BRONZE, Keeper, keeper_in
+from tests.stores.test_sqlite import by_the_modes
 from tests.support import ended
 from tests.tape import trade
 
@@ -117,22 +119,49 @@ def test_a_replay_leaves_out_what_is_archived_and_is_exact_again_when_it_is_rest
     assert replayed(keeper) == whole
 
 
-def test_a_record_that_contradicts_an_archived_one_waits_for_it(keeper: Keeper) -> None:
+def test_a_record_that_contradicts_an_archived_one_waits_for_it_and_others_do_not(
+    keeper: Keeper,
+) -> None:
     keeper.spine.take(ORIGINAL)
     keeper.age()
     keeper.spine.ok("retention", "--apply")
-    keeper.spine.capture(EARLIER, name="earlier.csv")
-    keeper.spine.submit("otc_normalize").fails(1, "archive", "spine retention restore")
-    assert keeper.spine.silver()["T1"]["price"] == "10.000000"
-    keeper.spine.ok("retention", "restore")
-    (letter,) = keeper.spine.letters()
-    keeper.spine("dead-letters", "retry", letter["id"])
+    keeper.spine.capture(trade("T2"), EARLIER, ORIGINAL, trade("T3"), name="late.csv")
+    keeper.spine.capture(trade("T4"), name="other.csv")
+    keeper.spine.settle()
+    silver = keeper.spine.silver()
+    assert {*silver} == {"T1", "T2", "T3", "T4"}
+    assert silver["T1"]["price"] == "10.000000"
+    assert keeper.spine.ok("doctor").out == "all is well\n"
+    assert replayed(keeper)[:2] == (0, 1)
+
+    waiting = keeper.spine.letters()
+    keeper.spine.ok("dead-letters", "retry", waiting[0]["id"])
+    waiting += keeper.spine.letters()
+    assert len({letter["id"] for letter in waiting}) == 2, "it is refused again, by another letter"
+    for letter in waiting:
+        assert '"price":"9"' in letter["payload"]
+        assert "captured 2025-08-30" in letter["reason"]
+        assert "spine retention restore 'bronze-*', then retry" in letter["reason"]
+
+    keeper.spine.ok("retention", "restore", "bronze-*")
+    keeper.spine.ok("dead-letters", "retry", waiting[1]["id"])
     assert keeper.spine.silver()["T1"]["price"] == "9.000000"
     (refused,) = keeper.spine.letters()
     assert '"price":"10"' in refused["payload"]
     keeper.spine.ok("retention", "--apply")
     (row,) = keeper.spine.rows(otc_trades_raw)
     assert row["raw_id"] == refused["raw_id"], "its record is still to be had"
+
+
+def test_only_what_contradicts_an_archived_record_waits_and_not_that_record_come_again(
+    keeper: Keeper,
+) -> None:
+    keeper.spine.take(ORIGINAL, trade(event="correction", price="11"))
+    keeper.age()
+    keeper.spine.ok("retention", "--apply")
+    keeper.spine.take(EARLIER, ORIGINAL, name="late.csv")
+    (waiting,) = keeper.spine.letters()
+    assert '"price":"9"' in waiting["payload"]
 
 
 def test_bronze_stays_while_something_needs_it(keeper: Keeper) -> None:
@@ -302,6 +331,74 @@ def test_letters_without_their_execution_are_refused(keeper: Keeper) -> None:
     keeper.spine.ok("retention", "--apply")
     keeper.spine("retention", "restore", "letters-*").fails(2, "letters-", "execution_id")
     keeper.spine.ok("retention", "restore")
+
+
+@pytest.mark.parametrize("pattern", ["", "/archive/*", "archive/bronze-*", "../*", "**", ".*"])
+def test_a_pattern_is_for_names_of_batches(pattern: str, keeper: Keeper) -> None:
+    """Neither for paths, nor for what else a volume has."""
+    (keeper.archive / "lost+found").mkdir()
+    (keeper.archive / "notes.txt").touch()
+    keeper.spine("retention", "restore", pattern).fails(2, f"no batch '{pattern}'", "ls archive")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no file modes like these")
+def test_what_may_not_be_read_is_named(keeper: Keeper, monkeypatch: pytest.MonkeyPatch) -> None:
+    volume = keeper.archive.rename(keeper.spine.folder / "volume")
+    keeper.archive = volume / "archive"
+    keeper.archive.mkdir()
+    monkeypatch.setenv("SPINE_ARCHIVE", str(keeper.archive))
+    keeper.spine.restart()
+    keeper.spine.take(trade())
+    keeper.age()
+    keeper.spine.ok("retention", "--apply")
+    (batch,) = (one for one in keeper.batches() if one.name.startswith("bronze-"))
+    file = batch / "otc_trades_raw.parquet"
+    for closed in (file, batch, keeper.archive, volume):
+        keeper.spine.restart()
+        keeper.spine.count(executions)  # connects, as is not possible without the rights of root
+        mode = closed.stat().st_mode
+        closed.chmod(0)
+        code, err = by_the_modes(keeper.spine, ["retention", "restore", "bronze-*"])
+        closed.chmod(mode)
+        assert (code, err.count("\n")) == (2, 1), err
+        assert err.startswith("error: ")
+        assert str(keeper.archive if closed == volume else closed) in err
+    keeper.spine.restart()
+    (keeper.archive / "lost+found").mkdir(mode=0)
+    keeper.spine.count(executions)
+    assert by_the_modes(keeper.spine, ["retention", "restore"]) == (0, "")
+
+
+def test_what_cannot_be_read_hinders_no_other_batch(keeper: Keeper) -> None:
+    keeper.fill()
+    before = keeper.everything()
+    keeper.spine.ok("retention", "--apply")
+    bronze, ledger, letters = keeper.batches()
+    broken = [keeper.archive / f"bronze-2024010{day}{bronze.name[15:]}" for day in range(1, 6)]
+    for one in broken:
+        shutil.copytree(bronze, one)
+    file = "otc_trades_raw.parquet"
+    whole = (bronze / file).read_bytes()
+    (broken[0] / file).write_bytes(whole[: len(whole) // 2])
+    (broken[1] / file).write_bytes(whole[:4] + b"\xff" * 4000 + whole[4004:])
+    table = parquet.read_table(bronze / file)
+    at = table.schema.get_field_index("source_row")
+    words = table.set_column(at, "source_row", [["one"] * len(table)])
+    parquet.write_table(words, broken[2] / file)
+    shutil.rmtree(broken[3])
+    broken[3].write_text("a file, where a folder should be")
+    shutil.rmtree(broken[4])
+    broken[4].mkdir()
+
+    end = keeper.spine("retention", "restore", "--json")
+    assert end.code == 2
+    assert {row["batch"] for row in end.json} == {bronze.name, ledger.name, letters.name}
+    lines = end.err.splitlines()
+    assert len(lines) == len(broken), end.err
+    for line, one in zip(lines, broken, strict=True):
+        assert line.startswith(f"error: archive/{one.name}")
+        assert line.endswith("in its place")
+    assert keeper.everything() == before
 
 
 def test_what_cannot_be_read_is_named(keeper: Keeper) -> None:

@@ -8,7 +8,9 @@ import pytest
 
 from market_spine import backends, dispatcher, engines, relay
 from market_spine.backends import celery
+from market_spine.observability.logs import JsonLines
 from market_spine.schema import executions
+from tests.observability.lines import lines_of
 from tests.support import Spine
 
 EXTRAS = ["dagster", "dbos", "prefect", "temporal"]
@@ -93,8 +95,9 @@ def one_lane() -> Iterator[str]:
 
 
 def test_a_lane_without_a_worker_stops_no_other(
-    one_lane: str, spine: Spine, monkeypatch: pytest.MonkeyPatch
+    one_lane: str, spine: Spine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.handler.setFormatter(JsonLines())
     monkeypatch.setenv("SPINE_BACKEND", "prefect")
     monkeypatch.setenv("SPINE_BACKEND_URL", "http://127.0.0.1:1")
     monkeypatch.setattr(engines, "SPARED_SECONDS", 0)
@@ -109,3 +112,7 @@ def test_a_lane_without_a_worker_stops_no_other(
     assert relay.dispatch_due() == (4, 5)
     untold = [row["id"] for row in spine.rows(executions) if row["dispatched_at"] is None]
     assert untold == [str(lost.id)]
+    line = lines_of(caplog.text)[-1]
+    assert "404" in line["event"]
+    about = (line["execution_id"], line["pipeline"], line["lane"], line["trace_id"])
+    assert about == (str(lost.id), "otc_normalize", "backfill", str(lost.traceparent)[3:35])

@@ -4,13 +4,14 @@ from collections.abc import Iterator
 from uuid import UUID
 
 import pytest
+from pyarrow import parquet  # type: ignore[import-untyped]
 from sqlalchemy import Table, text
 
 from market_spine import database, dispatcher
 from market_spine.ledger import Execution
 from market_spine.schema import dead_letters, execution_events, executions
-from tests.retained import BRONZE, LEDGER, Keeper, keeper_in
-from tests.support import spine_in
+from tests.retained import BRONZE, DAYS, LEDGER, Keeper, keeper_in
+from tests.support import REPO, spine_in
 from tests.tape import trade
 
 
@@ -138,6 +139,25 @@ def test_batches_are_bounded_and_none_is_forgotten(
     monkeypatch.setattr("market_spine.retention.TREES", 3)
     assert keeper.removed("--apply")["executions"] == 7
     assert len(keeper.batches()) == 3
+
+
+def test_a_batch_has_so_many_events_or_all_that_came_of_a_single_execution(
+    keeper: Keeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An execution by itself has three events, and the backfill that of three executions."""
+    ended(keeper)
+    ended(keeper)
+    keeper.spine.run("otc_backfill_range", path=REPO / "data/otc_sample.csv", **DAYS)
+    ended(keeper)
+    keeper.age()
+    keeper.close_letters()
+    before = keeper.everything()
+    monkeypatch.setattr("market_spine.retention.EVENTS", 4)
+    keeper.spine.ok("retention", "--apply")
+    found = [one / "executions.parquet" for one in keeper.batches()]
+    assert [parquet.read_metadata(file).num_rows for file in found if file.exists()] == [2, 3, 1]
+    keeper.spine.ok("retention", "restore")
+    assert keeper.everything() == before
 
 
 # --- what stays --------------------------------------------------------------------------------

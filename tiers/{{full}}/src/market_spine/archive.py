@@ -6,8 +6,12 @@ and truth values have their types; all else is the text that Postgres shows of i
 """
 
 import os
+import re
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
+from datetime import datetime
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +29,7 @@ from sqlalchemy import (
     exc,
     select,
 )
+from uuid_utils.compat import uuid7
 
 from market_spine import transfer
 from market_spine.errors import ConflictError, RequestError, StoreError
@@ -34,6 +39,8 @@ from market_spine.stores import postgresql
 
 ROWS = 20_000  # that are held in memory at a time
 UNFINISHED = ".unfinished"  # the folder of a batch that is being written; one at a time is
+# The name of a batch. A volume has folders of its own beside them, such as lost+found.
+NAME = re.compile(r"[a-z]+-\d{8}-[0-9a-f-]{36}")
 
 
 def folder() -> Path:
@@ -47,11 +54,16 @@ def folder() -> Path:
     named = settings().spine_archive
     if named is None:
         raise RequestError("SPINE_ARCHIVE: names no folder, and nothing is removed without one")
-    if not named.is_dir():
-        raise RequestError(
-            f"SPINE_ARCHIVE: there is no folder {named.absolute()}: make or mount it"
-        )
-    return named
+    with suppress(PermissionError):
+        if named.is_dir():
+            return named
+    where = named.absolute()
+    raise RequestError(f"SPINE_ARCHIVE: there is no folder {where} to be seen: make or mount it")
+
+
+def name_of(kind: str, reached: datetime) -> str:
+    """The name of a new batch, which says how far it has come."""
+    return f"{kind}-{reached:%Y%m%d}-{uuid7()}"
 
 
 def write(
@@ -143,11 +155,18 @@ def batches(pattern: str) -> list[Path]:
     """The batches whose names fit, in an order in which each finds what it refers to.
 
     Raises:
-        RequestError: there is no archive, or none fits.
+        RequestError: there is no archive, it cannot be read, or none fits.
     """
-    found = sorted(batch for batch in folder().glob(pattern) if not batch.name.startswith("."))
+    try:
+        names = sorted(one.name for one in folder().iterdir())
+    except OSError as error:
+        raise RequestError(f"SPINE_ARCHIVE: cannot be read: {error}: see to its rights") from error
+    found = [folder() / one for one in names if NAME.fullmatch(one) and fnmatchcase(one, pattern)]
     if not found:
-        raise RequestError(f"the archive has no batch '{pattern}': see ls {folder()}")
+        raise RequestError(
+            f"the archive has no batch '{pattern}': give a name as ls {folder()} shows it, or a "
+            "pattern for such names"
+        )
     return found
 
 
@@ -162,17 +181,34 @@ def restore(connection: Connection, batch: Path) -> dict[str, int]:
         RequestError: the batch cannot be read, or has what the store has no place for.
     """
     restored = {}
-    for table in metadata.sorted_tables:  # what is referred to comes first
-        path = batch / _file_of(table)
-        if path.exists():
-            try:
+    path = batch
+    try:
+        there = {file.name for file in batch.iterdir()}
+        for table in metadata.sorted_tables:  # what is referred to comes first
+            path = batch / _file_of(table)
+            if path.name in there:
                 restored[table.name] = _restore_table(connection, table, path)
-            except (pa.ArrowException, OSError) as error:
-                raise RequestError(f"{path}: cannot be read: {error}") from error
-            except exc.IntegrityError as error:
-                reason = " ".join(str(error.orig).split())
-                raise ConflictError(f"nothing of {batch.name} was restored: {reason}") from error
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise RequestError(
+            f"{path}: cannot be read: {_said(error)}: nothing of its batch was restored; see to "
+            "its rights, or put a whole copy in its place"
+        ) from error
+    except exc.DataError as error:
+        raise RequestError(
+            f"{path}: the store has no place for a value: {_said(error.orig)}: nothing of its "
+            "batch was restored; put the file as it was written in its place"
+        ) from error
+    except exc.IntegrityError as error:
+        reason = _said(error.orig)
+        raise ConflictError(f"nothing of {batch.name} was restored: {reason}") from error
+    if not restored:
+        raise RequestError(f"{batch}: has no file of a table: put a whole copy in its place")
     return restored
+
+
+def _said(error: BaseException | None) -> str:
+    """What an error says, in one line."""
+    return " ".join(str(error).split())
 
 
 def _restore_table(connection: Connection, table: Table, path: Path) -> int:

@@ -2,7 +2,8 @@
 
 They are one transaction, and the locks that it takes come in an order that all agree on, so that
 two of them never wait for each other in a circle: the idempotency keys by name, then what is
-claimed by the name of its resource.
+claimed by the name of its resource. Such transactions take turns: each may want a thousand locks,
+of which Postgres has some thousands for all of its sessions together.
 """
 
 from collections import Counter
@@ -46,6 +47,7 @@ def submit(requests: Sequence[Request], trigger_source: str = "cli") -> list[Exe
             resources.append(_resource(request))
     executions: dict[int, Execution] = {}
     with database.transaction() as connection:
+        database.store().transaction_lock(connection, "bulk")
         keys = sorted({request.idempotency_key for request in requests if request.idempotency_key})
         for key in keys:
             database.store().transaction_lock(connection, f"idempotency key {key}")

@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Column, ColumnElement, Connection, Table, delete, func, select, text
-from uuid_utils.compat import uuid7
 
 from market_spine import archive, database, presence, progress
 from market_spine.schema import (
@@ -32,6 +31,7 @@ from market_spine.settings import settings
 
 TREES, CAPTURES, LETTERS = 500, 500, 5_000  # in a batch, at the most
 RAW_ROWS = 1_000_000  # in a batch, unless a single capture has more
+EVENTS = 50_000  # in a batch, unless all that came of a single execution has more
 PATIENCE = "5s"  # how long a statement waits for a lock that nobody holds for long
 
 # Records that were rejected, whose letters closed long ago.
@@ -43,14 +43,28 @@ WHERE kind = 'record' AND closed_at < now() - make_interval(days => :days)
 ORDER BY closed_at, id LIMIT :batch
 """
 )
-# Executions that no other one led to, and that ended long ago.
+# Executions that no other one led to, and that ended long ago; oldest first, up to so many events
+# of all that came of them, since one of them may have led to very many.
 OLD_ORIGINS = text(
     """
-SELECT id, finished_at AS at FROM executions
-WHERE parent_id IS NULL AND retry_of IS NULL
-  AND finished_at < now() - make_interval(days => :days)
-  AND (finished_at, id) > (:at, :id)
-ORDER BY finished_at, id LIMIT :batch
+WITH RECURSIVE old AS (
+    SELECT id, finished_at AS at FROM executions
+    WHERE parent_id IS NULL AND retry_of IS NULL
+      AND finished_at < now() - make_interval(days => :days)
+      AND (finished_at, id) > (:at, :id)
+    ORDER BY finished_at, id LIMIT :batch
+), lineage AS (
+    SELECT id AS origin, at, id FROM old
+    UNION
+    SELECT origin, at, below.id FROM lineage
+    JOIN executions AS below ON below.parent_id = lineage.id OR below.retry_of = lineage.id
+), sized AS (
+    SELECT origin AS id, lineage.at,
+           sum(count(*)) OVER (ORDER BY lineage.at, origin) - count(*) AS before
+    FROM lineage LEFT JOIN execution_events ON execution_id = lineage.id
+    GROUP BY origin, lineage.at
+)
+SELECT id, at FROM sized WHERE before < :events ORDER BY at, id
 """
 )
 # All that came of them: children, and retries. It stays if anything in it does: what is live or
@@ -178,9 +192,8 @@ def _batches(name: str, find: Find, *, apply: bool) -> Iterator[tuple[Found, dic
             if not found.rows:
                 counts: dict[Table, int] = {}
             elif apply:
-                counts = archive.write(
-                    connection, f"{name}-{found.reached.at:%Y%m%d}-{uuid7()}", found.rows
-                )
+                named = archive.name_of(name, found.reached.at)
+                counts = archive.write(connection, named, found.rows)
                 _remove(connection, found.rows, counts)
             else:
                 counts = {one: _count(connection, one, rows) for one, rows in found.rows.items()}
@@ -225,7 +238,7 @@ def _find_executions(connection: Connection, place: Place, lock: bool) -> Found 
     policy = settings()
     both = policy.spine_retain_executions_days, policy.spine_retain_events_days
     days = None if None in both else max(filter(None, both))
-    old = _old(connection, OLD_ORIGINS, days, place, batch=TREES)
+    old = _old(connection, OLD_ORIGINS, days, place, batch=TREES, events=EVENTS)
     if not old:
         return None
     # Whoever moves an execution locks its root first.

@@ -1,6 +1,7 @@
 """Many submissions at once, over HTTP: all of them, or none."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests import postgres
 from tests.api.serving import PROBLEM, Api, add
 from tests.api.test_keys import over_new_database
 from tests.test_concurrency import at_once
@@ -15,6 +17,7 @@ from tests.test_concurrency import at_once
 WORK: dict[str, Any] = {"pipeline": "otc_normalize"}
 DAYS = {"start_date": "2025-11-24", "end_date": "2025-11-25"}
 LATER = {"start_date": "2025-12-01", "end_date": "2025-12-02"}
+LOCKS = "SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted"
 # A second resource, and a pipeline that claims it.
 CLAIMS = """
 from market_spine.guard import over_days
@@ -50,6 +53,10 @@ def submit(api: Api, *items: dict[str, Any]) -> httpx.Response:
 
 def backfill(days: dict[str, str] = DAYS, **more: str | None) -> dict[str, Any]:
     return {"pipeline": "otc_backfill_range", "params": days, **more}
+
+
+def backfill_of(name: str, number: int) -> dict[str, Any]:
+    return backfill(on_conflict="queue", idempotency_key=f"{name}{number}")
 
 
 def total(api: Api) -> int:
@@ -136,6 +143,21 @@ def test_two_at_once_do_not_wait_for_each_other_in_a_circle(
         other = {**one, "pipeline": "claims", "idempotency_key": for_a}
         there, back = partial(submit, narrow, one, other), partial(submit, narrow, other, one)
         assert [answer.status_code for answer in at_once(there, back)] == [202, 202]
+
+
+def test_they_take_turns_and_leave_others_locks(narrow: Api) -> None:
+    """Postgres has some thousands, and each key takes one."""
+
+    def send(name: str) -> int:
+        return submit(narrow, *[backfill_of(name, n) for n in range(200)]).status_code
+
+    most = 0
+    with ThreadPoolExecutor() as pool, postgres.connect(narrow.database) as connection:
+        sent = [pool.submit(send, name) for name in "abcd"]
+        while not all(one.done() for one in sent):
+            most = max(most, len(connection.execute(LOCKS).fetchall()))
+    assert [one.result() for one in sent] == [202] * 4
+    assert 100 < most < 300
 
 
 def test_it_takes_a_thousand_and_no_more(narrow: Api) -> None:

@@ -77,7 +77,7 @@ def test_no_process_wants_more_than_it_is_counted_with(
             assert connections <= wanted[role], counted
 
 
-def test_what_would_not_fit_is_found(tmp_path: Path) -> None:
+def test_what_would_not_fit_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with fleet_in(tmp_path) as fleet:
         fleet.mended(workers=1, relays=1, apis=1)
         fleet.until(lambda: len(roles()) == 3 and len(sessions()) >= 4)  # one of them the API's
@@ -91,3 +91,7 @@ def test_what_would_not_fit_is_found(tmp_path: Path) -> None:
         assert parts in told["what"]
         assert f"lets in {let_in}" in told["what"]
         assert "SPINE_API_THREADS" in told["todo"]
+        monkeypatch.setenv("SPINE_METRICS_PORT", "9464")
+        fleet.spine.restart()
+        (told,) = found(fleet)
+        assert "1 api with 17" in told["what"]

@@ -2,6 +2,7 @@
 
 Of each field that the manifests use, and of those that are required:
 - https://keda.sh/docs/latest/reference/scaledobject-spec/ and scalers/postgresql/
+- https://keda.sh/docs/latest/concepts/authentication/ (TriggerAuthentication)
 - https://prometheus-operator.dev/docs/api-reference/api/ (PodMonitor, PrometheusRule)
 
 A type is the field's; a dict has fields of its own; a list has items like its one. `!` begins the
@@ -15,7 +16,11 @@ SELECTOR = {
     "matchLabels": {str: str},
     "matchExpressions": [{"!key": str, "!operator": str, "values": [str]}],
 }
-SCALING = {"stabilizationWindowSeconds": int, "selectPolicy": str}
+SCALING = {
+    "stabilizationWindowSeconds": int,
+    "selectPolicy": str,
+    "policies": [{"!type": str, "!value": int, "!periodSeconds": int}],
+}
 SCALED_OBJECT = {
     "!scaleTargetRef": {"!name": str, "kind": str, "envSourceContainerName": str},
     "pollingInterval": int,
@@ -34,6 +39,7 @@ SCALED_OBJECT = {
             "!type": str,
             "name": str,
             "metricType": str,
+            "authenticationRef": {"!name": str, "kind": str},
             # Of the scaler for PostgreSQL. Every value is a string.
             "!metadata": {
                 "connectionFromEnv": str,
@@ -43,6 +49,10 @@ SCALED_OBJECT = {
             },
         }
     ],
+}
+TRIGGER_AUTHENTICATION = {
+    # Of the scaler for PostgreSQL, `connection`, or its parts: `host`, `port`, `userName` and more.
+    "secretTargetRef": [{"!parameter": str, "!name": str, "!key": str}],
 }
 POD_MONITOR = {
     "jobLabel": str,
@@ -82,6 +92,7 @@ PROMETHEUS_RULE = {
 }
 SPECS = {
     ("keda.sh/v1alpha1", "ScaledObject"): SCALED_OBJECT,
+    ("keda.sh/v1alpha1", "TriggerAuthentication"): TRIGGER_AUTHENTICATION,
     ("monitoring.coreos.com/v1", "PodMonitor"): POD_MONITOR,
     ("monitoring.coreos.com/v1", "PrometheusRule"): PROMETHEUS_RULE,
 }

@@ -74,6 +74,14 @@ def command_of(pod: Document) -> list[str]:
     return command
 
 
+def setting_of(overlay: str, pod: Document, name: str) -> str:
+    """What a pod's process is told: its own, else what all are."""
+    (settings,) = built(overlay, "ConfigMap")
+    own = {given["name"]: given["value"] for given in pod["spec"]["containers"][0].get("env", [])}
+    value: str = own.get(name, settings["data"][name])
+    return value
+
+
 def all_ports(pod: Document) -> list[Document]:
     """The ports that a pod names."""
     return [port for one in containers(pod) for port in one.get("ports", [])]

@@ -1,20 +1,22 @@
 """The manifests can be applied, name what there is, and let a process do nothing but its work."""
 
 import json
+import re
+import shlex
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 import yaml
-from sqlalchemy import text
 
-from market_spine import database, dispatcher, leases, ledger, pipelines
+from market_spine import pipelines
+from market_spine.schema import otc_captures
 from market_spine.settings import Settings
 from tests.deploy.custom_resources import SPECS, faults
 from tests.deploy.manifests import (
     CONTROLLERS,
+    KUBERNETES,
     OVERLAYS,
     Document,
     all_ports,
@@ -24,15 +26,20 @@ from tests.deploy.manifests import (
     mebibytes,
     milliseconds,
     selects,
+    setting_of,
     spine_pods,
     template_of,
     text_of,
     tool,
 )
-from tests.support import REPO, Spine, spine_in
+from tests.retained import keeper_in
+from tests.support import REPO, Spine
+from tests.tape import trade
 
+RUNBOOK = (REPO / "docs/runbook.md").read_text("utf-8")
 PRODUCTION = pytest.mark.parametrize("overlay", ["production"])
 CELERY_ENDS_SECONDS = 10  # and what else there is to do once the runs are over
+RUN_SECONDS = 60  # for which a worker goes on at least, since what it is cut off from is begun anew
 CLOSED = {
     "allowPrivilegeEscalation": False,
     "capabilities": {"drop": ["ALL"]},
@@ -132,12 +139,32 @@ def test_who_scales_names_a_deployment_that_says_no_number_itself(overlay: str) 
     deployments = {one["metadata"]["name"]: one for one in built(overlay, "Deployment")}
     for scaler in built(overlay, "HorizontalPodAutoscaler", "ScaledObject"):
         target = deployments[scaler["spec"]["scaleTargetRef"]["name"]]
-        assert overlay == "local" or "replicas" not in target["spec"]
+        assert "replicas" not in target["spec"]
 
 
 def test_nothing_may_talk_that_is_not_allowed_to(overlay: str) -> None:
     everything = {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
     assert everything in [policy["spec"] for policy in built(overlay, "NetworkPolicy")]
+
+
+def test_names_are_asked_for_of_the_cluster_or_of_the_node(overlay: str) -> None:
+    (dns,) = (one for one in built(overlay, "NetworkPolicy") if one["metadata"]["name"] == "dns")
+    (rule,) = dns["spec"]["egress"]
+    peers = [peer.get("ipBlock", {}).get("cidr", "the cluster") for peer in rule["to"]]
+    assert {"the cluster", "169.254.20.10/32"} <= {*peers}
+
+
+@PRODUCTION
+def test_the_way_to_sources_can_be_uncommented(overlay: str) -> None:
+    text = (KUBERNETES / "overlays" / overlay / "network.yaml").read_text("utf-8")
+    _, commented, example = text.partition("# ---\n")
+    if not commented:
+        pytest.skip("it is uncommented, and looked at like the others")
+    policy = yaml.safe_load(re.sub("^# ", "", example, flags=re.MULTILINE))
+    assert (policy["apiVersion"], policy["kind"]) == ("networking.k8s.io/v1", "NetworkPolicy")
+    for _, pod in spine_pods(overlay):
+        allowed = selects(policy["spec"]["podSelector"], pod["metadata"]["labels"])
+        assert allowed == (command_of(pod)[1] == "worker")
 
 
 # --- this repo's own -----------------------------------------------------------------------------
@@ -155,7 +182,7 @@ def test_every_setting_is_one(overlay: str) -> None:
         assert pod["spec"]["enableServiceLinks"] is False, "Services would be taken for settings"
         for one in containers(pod):
             sources = [{"configMapRef": {"name": settings["metadata"]["name"]}}]
-            if overlay == "production":
+            if overlay != "local":
                 sources += [{"secretRef": {"name": "market-spine"}}]
             assert one["envFrom"] == sources
 
@@ -170,6 +197,42 @@ def test_every_command_is_one(overlay: str) -> None:
         spine.ok(*group, "--help")
     roles = {"api", "beat", "db", "relay", "worker"}
     assert roles <= {command[1] for command in commands}
+
+
+def test_the_runbook_restores_where_the_archive_is(overlay: str, tmp_path: Path) -> None:
+    """What it makes of the CronJob is a Job that has the archive, and brings a batch back."""
+    told = re.findall(r"^```sh\n(.*?)^```", RUNBOOK, re.M | re.S)
+    (restores,) = (one for one in told if "restore" in one)
+    words = shlex.split(restores)
+    (cron,) = built(overlay, "CronJob")
+    name, namespace = cron["metadata"]["name"], cron["metadata"]["namespace"]
+    assert f"--from=cronjob/{name}" in words
+    for one in told:
+        assert {*re.findall(r"--namespace (\S+)", one)} == {namespace}
+        assert {*re.findall(r"patch cronjob (\S+)", one)} <= {name}
+
+    first, last = (at for at, word in enumerate(words) if word == "|")
+    assert words[first + 1 : first + 3] == ["kubectl", "patch"]
+    job = {"apiVersion": "batch/v1", "kind": "Job", **cron["spec"]["jobTemplate"]}
+    job["metadata"] = {"name": "restore"}
+    patch = [tool("kubectl"), *words[first + 2 : last]]
+    done = subprocess.run(patch, input=json.dumps(job), capture_output=True, text=True, check=True)
+    pod = json.loads(done.stdout)["spec"]["template"]["spec"]
+    assert pod["volumes"] == template_of(cron)["spec"]["volumes"]
+    (one,) = pod["containers"]
+    (archive,) = (given["value"] for given in one["env"] if given["name"] == "SPINE_ARCHIVE")
+    assert {"name": "archive", "mountPath": archive} in one["volumeMounts"]
+    assert f'["ls", "{archive}"]' in RUNBOOK
+
+    program, *args = one["command"]
+    assert program == "spine"
+    with keeper_in(tmp_path) as keeper:
+        keeper.spine.take(trade())
+        keeper.age()
+        keeper.spine.ok("retention", "--apply")
+        keeper.batches()[0].rename(keeper.archive / f"bronze-20251208-{uuid4()}")
+        keeper.spine.ok(*args)
+        assert keeper.spine.count(otc_captures) == 1
 
 
 def test_every_lane_has_one_deployment_of_workers(overlay: str) -> None:
@@ -198,12 +261,12 @@ def test_a_process_may_do_nothing_but_its_work(overlay: str) -> None:
 
 
 def test_a_process_has_the_time_to_end_well(overlay: str) -> None:
-    (settings,) = built(overlay, "ConfigMap")
-    drain = float(settings["data"]["SPINE_DRAIN_SECONDS"])
     for name, pod in spine_pods(overlay):
+        drain = float(setting_of(overlay, pod, "SPINE_DRAIN_SECONDS"))
+        assert command_of(pod)[1] != "worker" or drain >= RUN_SECONDS, name
         hook = pod["spec"]["containers"][0].get("lifecycle", {}).get("preStop")
         before = int(hook["exec"]["command"][1]) if hook else 0
-        if name != "migrate" or overlay == "production":
+        if name != "migrate" or overlay != "local":
             grace = pod["spec"]["terminationGracePeriodSeconds"]
             assert grace >= before + drain + CELERY_ENDS_SECONDS, name
 
@@ -234,59 +297,6 @@ def test_a_release_migrates_and_its_processes_wait_for_that(overlay: str) -> Non
         assert first["command"] == ["spine", "wait"], deployment["metadata"]["name"]
     (beat,) = (one for one in built(overlay, "Deployment") if one["metadata"]["name"] == "beat")
     assert (beat["spec"]["replicas"], beat["spec"]["strategy"]) == (1, {"type": "Recreate"})
-
-
-@contextmanager
-def holding(folder: Path) -> Iterator[None]:
-    """A store, in which this process may run what it claims."""
-    with spine_in(folder, "postgresql"):
-        leases.hold()
-        try:
-            yield
-        finally:
-            leases.let_go()
-
-
-@PRODUCTION
-def test_workers_are_scaled_by_what_their_lane_has_to_do(overlay: str, tmp_path: Path) -> None:
-    queries = {
-        scaler["metadata"]["name"]: scaler["spec"]["triggers"][0]["metadata"]["query"]
-        for scaler in built(overlay, "ScaledObject")
-    }
-    workers = [name for name, pod in spine_pods(overlay) if command_of(pod)[1] == "worker"]
-    assert [*queries] == workers
-    with holding(tmp_path), database.transaction() as connection:
-        for _ in range(3):
-            runs = dispatcher.submit_in(connection, "otc_normalize", {})
-        assert ledger.claim(connection, runs.id)
-        later = dispatcher.submit_in(connection, "otc_normalize", {}).id
-        move = "UPDATE executions SET not_before = now() + interval '1 hour' WHERE id = :id"
-        connection.execute(text(move), {"id": later})
-        over = dispatcher.submit_in(connection, "otc_normalize", {})
-        ledger.request_cancel(connection, over.id)
-        dispatcher.submit_in(connection, "otc_backfill_day", {"day": "2025-11-24"})
-        counted = {
-            name: connection.execute(text(query)).scalar_one() for name, query in queries.items()
-        }
-    assert counted == {"worker": 3, "worker-backfill": 1}
-
-
-@PRODUCTION
-def test_all_that_runs_is_monitored(overlay: str) -> None:
-    (settings,) = built(overlay, "ConfigMap")
-    (monitor,) = built(overlay, "PodMonitor")
-    for deployment in built(overlay, "Deployment"):
-        pod = template_of(deployment)
-        assert selects(monitor["spec"]["selector"], pod["metadata"]["labels"])
-        numbers = {port["name"]: port["containerPort"] for port in all_ports(pod)}
-        assert str(numbers["metrics"]) == settings["data"]["SPINE_METRICS_PORT"]
-
-
-@PRODUCTION
-def test_the_alerts_are_those_of_prometheus_alone(overlay: str) -> None:
-    (rule,) = built(overlay, "PrometheusRule")
-    alerts = yaml.safe_load((REPO / "deploy/observability/alerts.yaml").read_text("utf-8"))
-    assert rule["spec"] == alerts
 
 
 @PRODUCTION

@@ -14,8 +14,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 class Collected:
     """A span, as it was sent."""
 
-    service: str
-    instance: str
+    resource: dict[str, Any]
     name: str
     trace_id: str
     span_id: str
@@ -24,6 +23,11 @@ class Collected:
     attributes: dict[str, Any]
     failed: bool
     seconds: float
+
+    @property
+    def service(self) -> str:
+        """What made it."""
+        return str(self.resource["service.name"])
 
 
 @dataclass
@@ -34,6 +38,7 @@ class Collector:
     spans: list[Collected] = field(default_factory=list)
     status: int = 200  # what senders are answered with
     asked: int = 0
+    place: str = "/v1/traces"  # where it takes spans
 
     def named(self, name: str) -> list[Collected]:
         """The spans of a name."""
@@ -57,8 +62,7 @@ class Collector:
                 for span in of_library.spans:
                     self.spans.append(
                         Collected(
-                            service=resource["service.name"],
-                            instance=resource["service.instance.id"],
+                            resource=resource,
                             name=span.name,
                             trace_id=span.trace_id.hex(),
                             span_id=span.span_id.hex(),
@@ -85,7 +89,7 @@ def collecting() -> Iterator[Collector]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
             collector.asked += 1
-            if collector.status == 200 and self.path == "/v1/traces":
+            if collector.status == 200 and self.path == collector.place:
                 collector.take(body)
             self.send_response(collector.status)
             self.send_header("Content-Length", "0")

@@ -9,10 +9,13 @@ from pathlib import Path
 
 import httpx
 
+from market_spine import dispatcher
 from tests import postgres
 from tests.api.serving import add, serving
 from tests.fleet import COMMAND, fleet_in
+from tests.house import new_folder
 from tests.observability.lines import lines_of
+from tests.servers import Postgres
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 IN_IT = {"traceparent": f"00-{TRACE}-b7ad6b7169203331-00"}
@@ -77,6 +80,24 @@ def test_every_line_is_an_object_whoever_writes_it(tmp_path: Path) -> None:
             "ended",
         ]
         assert {line["logger"].split(".")[0] for line in lines} >= {"market_spine", "celery"}
+
+
+def test_a_line_has_the_id_where_no_more_is_known(tmp_path: Path) -> None:
+    with new_folder() as home:
+        server = Postgres(home)
+        try:
+            with fleet_in(tmp_path, server=server) as fleet:
+                fleet.spine.pipeline("works", "return {}")
+                execution = dispatcher.submit("works", {})
+                fleet.server.stop()
+                fleet.worker(1)
+                fleet.until(lambda: f"execution {execution.id}:" in fleet.said)
+                fleet.server.start()
+                for line in lines_of(fleet.said):
+                    if str(execution.id) in line["event"]:
+                        assert line["execution_id"] == str(execution.id)
+        finally:
+            server.stop()
 
 
 def test_an_answer_500_is_counted_and_its_line_is_in_its_trace(tmp_path: Path) -> None:

@@ -5,7 +5,9 @@ import os
 import re
 import signal
 import socket
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,12 @@ WHERE kind IN ('captured', 'normalized', 'computed') AND key <> 'capture_id'
 GROUP BY pipeline, kind, key
 """
 )
+
+WAITING = text(
+    "SELECT count(*) FROM pg_stat_activity "
+    "WHERE wait_event_type = 'Lock' AND application_name LIKE :process"
+)
+ASKERS = 10
 
 
 class Metrics:
@@ -138,6 +146,19 @@ def test_requests_are_counted_by_what_no_caller_can_multiply(observed: Observed)
     assert told.value("spine_processes", role="worker") >= 1
     assert told.value("spine_executions", pipeline="works", status="queued") >= 0
     assert told.value("spine_store_up") == 1
+
+
+def test_however_many_ask_at_once_take_one_session(observed: Observed) -> None:
+    process = {"process": f"market_spine %:{observed.api.process.pid}:%"}
+    with ThreadPoolExecutor(ASKERS) as askers:
+        with database.transaction() as connection:
+            connection.execute(text("LOCK TABLE executions"))
+            asked = [askers.submit(observed.of, "api") for _ in range(ASKERS)]
+            observed.fleet.until(lambda: connection.execute(WAITING, process).scalar_one())
+            time.sleep(1)  # in which all of them have asked; a query gives up after three
+            assert connection.execute(WAITING, process).scalar_one() == 1
+        for one in asked:
+            assert one.result().value("spine_store_up") == 1
 
 
 def test_relay_and_beat_tell_what_they_did(observed: Observed) -> None:

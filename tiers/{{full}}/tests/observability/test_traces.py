@@ -208,6 +208,31 @@ def test_a_collector_that_is_away_is_told_of_once_and_keeps_nobody(
     assert not [line for line in lines_of(fleet.said) if line["logger"].startswith("opentel")]
 
 
+def test_what_opentelemetry_defines_comes_first(fleet: Fleet, collector: Collector) -> None:
+    collector.place = "/of/its/own"
+    fleet.settings |= {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1",
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": collector.url + collector.place,
+        "OTEL_RESOURCE_ATTRIBUTES": "service.name=mine,deployment.environment.name=staging",
+    }
+    fleet.api()
+    httpx.get(f"{api_of(fleet)}/executions", trust_env=False)
+    end(fleet)
+    resource = collector.one("GET /executions").resource
+    assert resource["service.name"] == "mine"
+    assert resource["deployment.environment.name"] == "staging"
+    assert resource["service.instance.id"]
+
+
+def test_the_place_of_traces_alone_is_enough(fleet: Fleet, collector: Collector) -> None:
+    del fleet.settings["OTEL_EXPORTER_OTLP_ENDPOINT"]
+    fleet.settings["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"] = collector.url + collector.place
+    fleet.api()
+    httpx.get(f"{api_of(fleet)}/executions", trust_env=False)
+    end(fleet)
+    assert collector.one("GET /executions").service == "market-spine-api"
+
+
 USES_ALL = """
 import sys
 from market_spine import pipelines

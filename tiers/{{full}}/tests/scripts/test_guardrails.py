@@ -163,6 +163,14 @@ def test_a_commit_that_does_not_exist_or_is_of_another_tier_is_not_run(copy: Cop
     assert (code, "another tier" in said) == (0, True)
 
 
+def test_tests_that_the_commit_before_lacks_are_not_taken_for_all_of_them(copy: Copy) -> None:
+    base = copy.commit()
+    copy.migrate(EXPANDS)
+    code, said = copy.script("rollout", TESTS="tests/test_nothing.py tests/test_none.py::test_it")
+    wanted = f"TESTS: {base[:12]} has none of: tests/test_nothing.py tests/test_none.py::test_it\n"
+    assert (code, said) == (1, wanted)
+
+
 # --- locks --------------------------------------------------------------------------------------
 
 

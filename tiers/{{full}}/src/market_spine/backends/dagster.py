@@ -23,6 +23,7 @@ SCHEMES = ("postgresql",)
 DEFERS = True
 
 ID = "execution_id"  # a tag, so that a run that waits already is found
+LOGGER = "log"  # what each job calls the log of its process
 
 # Who offers which job, and whether a run waits.
 LOOK = """
@@ -54,7 +55,10 @@ def enqueue(execution_id: UUID, lane: str) -> None:
                 raise SpineError(f"no worker offers {job_of(lane)}")
             asked = {
                 "selector": selector,
-                "runConfigData": {"ops": {engines.TASK: {"config": {ID: str(execution_id)}}}},
+                "runConfigData": {
+                    "ops": {engines.TASK: {"config": {ID: str(execution_id)}}},
+                    "loggers": {LOGGER: {}},
+                },
                 "executionMetadata": {"tags": [tag]},
             }
             answer = _ask(server, LAUNCH, run=asked)["launchRun"]["__typename"]

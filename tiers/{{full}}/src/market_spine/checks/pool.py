@@ -2,7 +2,8 @@
 
 A process keeps as many as it does things at once. Workers, relays and beats have said that they
 live; whatever else has a session under our name is taken to be an API, with as many threads as
-SPINE_API_THREADS says here. A command is taken for one, too, while it runs.
+SPINE_API_THREADS says here, and one more that tells the ledger's figures at SPINE_METRICS_PORT. A
+command is taken for one, too, while it runs.
 """
 
 from collections import Counter
@@ -46,7 +47,8 @@ def check() -> Iterator[Finding]:
         roles = {process.id: process.role for process in presence.alive(connection)}
     others = sessions.pop(None, 0) + sessions.pop(process_id(), 0)
     counted = Counter[str](roles.get(process, "api") for process in {*roles, *sessions})
-    wanted = {"api": settings().spine_api_threads, **WANTED}
+    of_api = settings().spine_api_threads + (settings().spine_metrics_port > 0)
+    wanted = {"api": of_api, **WANTED}
     total = others + sum(wanted[role] * processes for role, processes in counted.items())
     if total > let_in:
         parts = [f"{counted[role]} {role} with {wanted[role]}" for role in sorted(counted)]

@@ -42,7 +42,7 @@ def restore(
 ) -> None:
     """Bring batches of the archive back into the store; what it has stays as it is."""
     from market_spine import archive, database, presence
-    from market_spine.errors import ConflictError
+    from market_spine.errors import RequestError
 
     presence.require_postgres("retention")
     rows, refused = [], []
@@ -50,7 +50,7 @@ def restore(
         try:
             with database.transaction() as connection:
                 restored = archive.restore(connection, batch)
-        except ConflictError as error:
+        except RequestError as error:
             refused.append(error)
             continue
         rows += [{"batch": batch.name, "table": table, "new": n} for table, n in restored.items()]
@@ -59,4 +59,4 @@ def restore(
     for reason in refused:
         print(f"error: {reason}", file=sys.stderr)
     if refused:
-        sys.exit(ConflictError.exit_code)
+        sys.exit(RequestError.exit_code)

@@ -11,6 +11,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import copy_context
 from importlib import import_module
 from threading import Timer
 from types import FrameType
@@ -18,8 +19,9 @@ from uuid import UUID
 
 from sqlalchemy import update
 
-from market_spine import database, leases
+from market_spine import database, leases, ledger, observability
 from market_spine.errors import RequestError, StoreError
+from market_spine.observability import logs, metrics, runs
 from market_spine.schema import executions
 from market_spine.settings import settings
 
@@ -50,7 +52,10 @@ def hand_over(execution_id: UUID, lane: str, tell: Callable[[], object]) -> None
             tell()
         except Exception as error:  # each has its own
             first, *_ = str(error).splitlines() or [type(error).__name__]
-            log.warning("%s cannot be told: %s", settings().spine_backend, first)
+            with database.snapshot() as connection:
+                execution = ledger.get(connection, execution_id)
+            with observability.about(execution):
+                log.warning("%s cannot be told: %s", settings().spine_backend, first)
             _failed_at[lane] = time.monotonic()
         else:
             return
@@ -74,7 +79,6 @@ def serve(name: str, processes: int, lanes: Sequence[str] | None) -> None:
         RequestError: its library is not installed here.
     """
     from market_spine import worker
-    from market_spine.observability import metrics
 
     metrics.begin_for_children()  # before the engine's library, which may load Prometheus' client
     try:
@@ -97,10 +101,12 @@ def holding_leases() -> Iterator[None]:
         leases.let_go()
 
 
+@runs.apart
 def carry_out(execution_id: str) -> None:
     """Carry out an execution in this process, unless somebody has."""
     from market_spine import runner
 
+    runs.carried(execution_id)
     try:
         runner.run_pipeline(UUID(execution_id))
     except StoreError as error:  # before the claim, or behind the end: the relay sees to it
@@ -109,8 +115,7 @@ def carry_out(execution_id: str) -> None:
 
 def carry_out_alone(execution_id: str) -> None:
     """Carry out an execution in a process of its own, which may finish it after SIGTERM."""
-    from market_spine.observability import metrics
-
+    logs.take_over()
     if settings().spine_metrics_port:
         metrics.begin()
     earlier = signal.signal(signal.SIGTERM, _end_in_time)
@@ -122,7 +127,8 @@ def carry_out_alone(execution_id: str) -> None:
 
 
 def _end_in_time(_number: int, _frame: FrameType | None) -> None:
-    timer = Timer(settings().spine_drain_seconds, cut_off)
+    # What it says is about what was interrupted.
+    timer = Timer(settings().spine_drain_seconds, copy_context().run, (cut_off,))
     timer.daemon = True
     timer.start()
 

@@ -3,20 +3,35 @@
 How many run at once is for Dagster's run queue to say, which stands before all code servers.
 """
 
+import logging
 import os
 import subprocess
 import sys
 from collections.abc import Sequence
 
-from dagster import Definitions, JobDefinition, OpExecutionContext, in_process_executor, job, op
+from dagster import (
+    Definitions,
+    InitLoggerContext,
+    JobDefinition,
+    OpExecutionContext,
+    in_process_executor,
+    job,
+    logger,
+    op,
+)
 
 from market_spine import engines
-from market_spine.backends.dagster import job_of
+from market_spine.backends.dagster import LOGGER, job_of
 from market_spine.cli._signals import stopped_by_signal
 from market_spine.errors import SpineError
+from market_spine.observability import logs
 from market_spine.settings import settings
 
 LANES = "MARKET_SPINE_LANES"  # those of a code server, for the processes that it starts
+
+log = logging.getLogger(__name__)
+if LANES in os.environ:  # this is one
+    logs.take_over()
 
 
 def serve(_processes: int, lanes: Sequence[str]) -> None:
@@ -46,8 +61,18 @@ def run_pipeline(context: OpExecutionContext) -> None:
     engines.carry_out_alone(context.op_config["execution_id"])
 
 
+@logger
+def log_of_process(_: InitLoggerContext) -> logging.Logger:
+    """Where Dagster says what becomes of a run, instead of lines in a format of its own."""
+    return log
+
+
 def _job_of(lane: str) -> JobDefinition:
-    @job(name=job_of(lane), executor_def=in_process_executor)
+    @job(
+        name=job_of(lane),
+        executor_def=in_process_executor,
+        logger_defs={LOGGER: log_of_process},
+    )
     def carried() -> None:
         run_pipeline()
 

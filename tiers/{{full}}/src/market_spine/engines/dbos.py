@@ -25,8 +25,10 @@ def serve(processes: int, lanes: Sequence[str]) -> None:
         with hands:  # the lanes' queues have limits of their own, and those may add up to more
             if not stopping.is_set():
                 running.add(execution_id)
-                carry_out(execution_id)
-                running.discard(execution_id)
+                try:
+                    carry_out(execution_id)
+                finally:
+                    running.discard(execution_id)
 
     DBOS(
         config={

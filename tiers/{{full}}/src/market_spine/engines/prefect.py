@@ -11,9 +11,11 @@ from market_spine import engines
 from market_spine.cli._signals import stopped_by_signal
 from market_spine.settings import settings
 
-# Both must be said before Prefect is imported; without an address it would be a server by itself.
+# All must be said before Prefect is imported; without an address it would be a server by itself.
 os.environ["PREFECT_API_URL"] = engines.address()
 os.environ.setdefault("DO_NOT_TRACK", "1")
+# What is said before a run's process has our log; the server shows how each run ended.
+os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
 
 from prefect import flow
 from prefect.runner import Runner

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from secrets import token_hex
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,17 @@ if TYPE_CHECKING:
 # https://www.w3.org/TR/trace-context/#traceparent-header
 TRACEPARENT = re.compile("00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
-execution: ContextVar["Execution | None"] = ContextVar("execution", default=None)
+
+@dataclass(frozen=True, kw_only=True)
+class Carried:
+    """What is known of an execution before the ledger has told of it: the id that was carried."""
+
+    id: str
+    pipeline: None = None
+    lane: None = None
+
+
+execution: ContextVar["Execution | Carried | None"] = ContextVar("execution", default=None)
 traceparent: ContextVar[str | None] = ContextVar("traceparent", default=None)
 
 

@@ -27,15 +27,32 @@ def configure(*, for_people: bool | None = None) -> None:
     Args:
         for_people: None: if it is a terminal.
     """
-    if logging.root.handlers:
-        return
-    if sys.stderr.isatty() if for_people is None else for_people:
-        logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
-        return
+    if not logging.root.handlers:
+        _begin(
+            for_people=sys.stderr.isatty() if for_people is None else for_people,
+            is_service=bool({*sys.argv[1:2]} & SERVICES),
+        )
+
+
+def take_over() -> None:
+    """Do so in a process that works for a service, and that somebody else's program has begun."""
+    for logger in (logging.root, *map(logging.getLogger, [*logging.root.manager.loggerDict])):
+        for handler in [*logger.handlers]:
+            # Others send what is said elsewhere, as Prefect does to its server.
+            if getattr(handler, "stream", None) in (sys.stdout, sys.stderr):
+                logger.removeHandler(handler)
+                logger.propagate = True
+    _begin(for_people=sys.stderr.isatty(), is_service=True)
+
+
+def _begin(*, for_people: bool, is_service: bool) -> None:
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines())
-    logging.basicConfig(handlers=[handler], level=logging.WARNING)
-    if {*sys.argv[1:2]} & SERVICES:
+    handler.setFormatter(logging.Formatter("%(message)s") if for_people else JsonLines())
+    logging.root.addHandler(handler)
+    logging.root.setLevel(logging.WARNING)
+    if for_people:
+        return
+    if is_service:
         logging.getLogger("market_spine").setLevel(logging.INFO)
     logging.captureWarnings(True)
     sys.excepthook = _log_uncaught

@@ -1,4 +1,4 @@
-"""How spans are made and sent, by OpenTelemetry, whose own settings hold, too (OTEL_SERVICE_NAME).
+"""How spans are made and sent, by OpenTelemetry, whose own variables hold, too.
 
 A process makes its exporter with its first span, which must come after it was forked. A collector
 that is away costs the spans and nothing else: a thread waits for it, no longer than END_SECONDS
@@ -7,7 +7,6 @@ at the end of the process, and the log tells of it once.
 
 import atexit
 import logging
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -15,8 +14,12 @@ from typing import Literal
 
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.environment_variables import OTEL_SERVICE_NAME
-from opentelemetry.sdk.resources import SERVICE_INSTANCE_ID, SERVICE_NAME, Resource
+from opentelemetry.sdk.resources import (
+    SERVICE_INSTANCE_ID,
+    SERVICE_NAME,
+    OTELResourceDetector,
+    Resource,
+)
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.trace import (
@@ -46,7 +49,9 @@ class Exporter(SpanExporter):
     """Sends batches, and says when that begins to fail, and when it works again."""
 
     def __init__(self) -> None:
-        self.place = (settings().otel_exporter_otlp_endpoint or "").rstrip("/") + "/v1/traces"
+        self.place = settings().otel_exporter_otlp_traces_endpoint or (
+            (settings().otel_exporter_otlp_endpoint or "").rstrip("/") + "/v1/traces"
+        )
         self.by_http = OTLPSpanExporter(self.place, timeout=EXPORT_SECONDS)
         self.fails = False
         self.is_ending = False
@@ -72,9 +77,11 @@ class Exporter(SpanExporter):
 @cache
 def _provider() -> tuple[TracerProvider, BatchSpanProcessor, Exporter]:
     exporter = Exporter()
-    attributes = {SERVICE_INSTANCE_ID: process_id()}
-    if OTEL_SERVICE_NAME not in os.environ:  # api, worker, ...: the command that this process is
-        attributes[SERVICE_NAME] = "-".join(["market-spine", *sys.argv[1:2]])
+    attributes = {
+        SERVICE_NAME: "-".join(["market-spine", *sys.argv[1:2]]),  # api, worker, ...: the command
+        SERVICE_INSTANCE_ID: process_id(),
+        **OTELResourceDetector().detect().attributes,  # what the environment says comes first
+    }
     provider = TracerProvider(resource=Resource.create(attributes), shutdown_on_exit=False)
     processor = BatchSpanProcessor(exporter)
     provider.add_span_processor(processor)

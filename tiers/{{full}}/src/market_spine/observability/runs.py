@@ -153,6 +153,11 @@ def apart(work: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
     return both
 
 
+def carried(execution_id: str) -> None:
+    """Let this context be about an execution of which no more has come than its id."""
+    observability.execution.set(observability.Carried(id=execution_id))
+
+
 def take_back(execution: "Execution") -> None:
     """Let this context be about an execution that has lost whoever ran it."""
     observability.execution.set(execution)

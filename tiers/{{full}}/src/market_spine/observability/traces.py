@@ -1,6 +1,6 @@
-"""Spans, for whoever collects them at OTEL_EXPORTER_OTLP_ENDPOINT.
+"""Spans, for whoever collects them at OTEL_EXPORTER_OTLP_ENDPOINT, or at the one for traces alone.
 
-Where that is unset, a trace is only passed on: OpenTelemetry is not imported, and no span is made.
+Where neither is set, a trace is only passed on: OpenTelemetry is not imported, and no span is made.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +18,9 @@ Attributes = Mapping[str, str | int]
 
 def enabled() -> bool:
     """Whether somebody collects spans."""
-    return bool(settings().otel_exporter_otlp_endpoint)
+    return bool(
+        settings().otel_exporter_otlp_traces_endpoint or settings().otel_exporter_otlp_endpoint
+    )
 
 
 @contextmanager

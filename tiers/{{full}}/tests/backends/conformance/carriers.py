@@ -60,6 +60,7 @@ class Server:
     def __init__(self, fleet: Fleet, python: str) -> None:
         self.fleet = fleet
         self.python = python  # which has the library of the backend
+        self.log = (fleet.folder / "server.log").open("ab")  # its lines are in a format of its own
 
     def start(self) -> None:
         """Be there, from the beginning and again after `stop`."""
@@ -140,8 +141,8 @@ class Prefect(Server):
         self._process = subprocess.Popen(
             [self.python, "-m", "prefect", *start],
             env={**os.environ, "PREFECT_HOME": str(self.home), **QUIET},
-            stdout=self.fleet.log,
-            stderr=self.fleet.log,
+            stdout=self.log,
+            stderr=self.log,
             start_new_session=True,
         )
         self.fleet.until(lambda: answers(f"http://127.0.0.1:{self.port}/api/health"), "Prefect")
@@ -203,8 +204,8 @@ class Dagster(Server):
                 [self.python, "-m", module, *args, "--workspace", "workspace.yaml"],
                 cwd=self.home,
                 env={**os.environ, "DAGSTER_HOME": str(self.home), **QUIET},
-                stdout=self.fleet.log,
-                stderr=self.fleet.log,
+                stdout=self.log,
+                stderr=self.log,
                 start_new_session=True,
             )
         )
@@ -297,6 +298,7 @@ def carried_in(folder: Path, carrier: Carrier) -> Iterator[Carried]:
     """A fleet in a folder, its relay and the backend's server, and nobody at work yet."""
     (folder / "sitecustomize.py").write_text(WITH_PIPELINES)
     with fleet_in(folder, SPINE_BACKEND=carrier.name, PYTHONPATH=str(folder)) as fleet:
+        fleet.settings["SPINE_DRAIN_SECONDS"] = "20"  # Dagster sees only later that a run has ended
         os.environ["SPINE_BACKEND"] = carrier.name
         carried = Carried(carrier, fleet)
         try:
@@ -308,3 +310,4 @@ def carried_in(folder: Path, carrier: Carrier) -> Iterator[Carried]:
         finally:
             carried.rest()
             carried.server.close()
+            carried.server.log.close()

@@ -25,6 +25,7 @@ from tests.backends.conformance.carriers import (
     free_port,
 )
 from tests.fleet import PATIENCE
+from tests.observability.lines import lines_of
 from tests.support import REPO
 
 at_an_address = pytest.mark.skipif(
@@ -52,6 +53,8 @@ WAITS = (
     "    time.sleep(0.02)",
 )
 
+TALKS = ("import logging", "logging.getLogger('somebody').warning('hello')")
+
 
 @pytest.fixture(scope="module")
 def carried(
@@ -62,6 +65,8 @@ def carried(
         found.fleet.spine.pipeline("notes", *NOTES, "return {}")
         found.fleet.spine.pipeline("waits", *WAITS, "return {}")
         found.fleet.spine.pipeline("fails", "raise SourceError('there is none')")
+        found.fleet.spine.pipeline("leaves", "raise KeyboardInterrupt")
+        found.fleet.spine.pipeline("talks", *TALKS, "return {}")
         yield found
 
 
@@ -173,6 +178,17 @@ def test_a_worker_keeps_to_its_lanes_and_finishes_what_it_runs(carried: Carried)
         assert dispatcher.cancel(other.id).status == "cancelled", "it had not begun"
 
 
+@pytest.mark.parametrize("carried", [DBOS], ids=str, indirect=True)  # it runs them in threads
+def test_a_run_that_was_broken_off_keeps_no_worker(carried: Carried) -> None:
+    carried.work()
+    execution = dispatcher.submit("leaves", {})
+    carried.fleet.until(carried.fleet.is_at_rest)
+    assert carried.fleet.get(execution.id).status == "cancelled"
+    (member,) = carried.fleet.alive("worker")
+    member.process.terminate()
+    assert member.process.wait(PATIENCE) == 0
+
+
 @every_broker
 def test_its_worker_tells_what_its_processes_ran(
     carried: Carried, monkeypatch: pytest.MonkeyPatch
@@ -191,3 +207,18 @@ def test_its_worker_tells_what_its_processes_ran(
     carried.fleet.until(carried.fleet.is_at_rest)
     carried.fleet.until(is_counted)
     carried.rest()
+
+
+@every_broker
+def test_each_line_of_a_run_says_what_it_is_about(carried: Carried) -> None:
+    carried.work()
+    before = len(carried.fleet.said)
+    execution = dispatcher.submit("talks", {})
+    carried.fleet.until(lambda: f"{execution.id} ended" in carried.fleet.said)
+    lines = lines_of(carried.fleet.said[before:])
+    mine = [line for line in lines if line["event"].split()[-1] in ("started", "hello", "ended")]
+    assert [line["event"].split()[-1] for line in mine] == ["started", "hello", "ended"]
+    for line in mine:
+        assert line["execution_id"] == str(execution.id)
+        assert (line["pipeline"], line["lane"]) == ("talks", "default")
+        assert line["trace_id"] == str(execution.traceparent)[3:35]
