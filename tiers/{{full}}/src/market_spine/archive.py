@@ -157,14 +157,15 @@ def batches(pattern: str) -> list[Path]:
     Raises:
         RequestError: there is no archive, it cannot be read, or none fits.
     """
+    archive = folder()
     try:
-        names = sorted(one.name for one in folder().iterdir())
+        names = sorted(one.name for one in archive.iterdir())
     except OSError as error:
         raise RequestError(f"SPINE_ARCHIVE: cannot be read: {error}: see to its rights") from error
-    found = [folder() / one for one in names if NAME.fullmatch(one) and fnmatchcase(one, pattern)]
+    found = [archive / one for one in names if NAME.fullmatch(one) and fnmatchcase(one, pattern)]
     if not found:
         raise RequestError(
-            f"the archive has no batch '{pattern}': give a name as ls {folder()} shows it, or a "
+            f"the archive has no batch '{pattern}': give a name as ls {archive} shows it, or a "
             "pattern for such names"
         )
     return found

@@ -55,10 +55,6 @@ def backfill(days: dict[str, str] = DAYS, **more: str | None) -> dict[str, Any]:
     return {"pipeline": "otc_backfill_range", "params": days, **more}
 
 
-def backfill_of(name: str, number: int) -> dict[str, Any]:
-    return backfill(on_conflict="queue", idempotency_key=f"{name}{number}")
-
-
 def total(api: Api) -> int:
     return len(api.get("/executions", limit=100)["items"])
 
@@ -149,7 +145,8 @@ def test_they_take_turns_and_leave_others_locks(narrow: Api) -> None:
     """Postgres has some thousands, and each key takes one."""
 
     def send(name: str) -> int:
-        return submit(narrow, *[backfill_of(name, n) for n in range(200)]).status_code
+        many = [backfill(on_conflict="queue", idempotency_key=f"{name}{n}") for n in range(200)]
+        return submit(narrow, *many).status_code
 
     most = 0
     with ThreadPoolExecutor() as pool, postgres.connect(narrow.database) as connection:

@@ -5,12 +5,6 @@ import pytest
 from tests.support import Spine
 
 
-@pytest.fixture(scope="module")
-def store() -> str:
-    """The only one with a doctor."""
-    return "postgresql"
-
-
 def found(spine: Spine) -> list[str]:
     """What the check of the keys has found."""
     told = spine("doctor", "--json").json

@@ -5,12 +5,6 @@ import pytest
 from tests.support import Spine
 
 
-@pytest.fixture
-def store() -> str:
-    """The only one with a doctor."""
-    return "postgresql"
-
-
 def test_a_limit_of_no_lane_is_named(spine: Spine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPINE_QUEUE_LIMIT", "500 backfill=20 bakcfill=20")
     monkeypatch.setenv("SPINE_QUEUE_SECONDS", "500 backfill=20")

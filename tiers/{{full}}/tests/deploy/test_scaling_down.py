@@ -6,15 +6,7 @@ from pathlib import Path
 
 from market_spine import dispatcher
 from tests.fleet import fleet_in
-
-SLOW = (
-    "import time",
-    "from pathlib import Path",
-    "while not Path('go').exists():",
-    "    context.checkpoint('waiting', 0)",
-    "    time.sleep(0.02)",
-    "return {}",
-)
+from tests.test_fleet import SLOW, go
 
 
 def test_a_run_that_is_cut_off_is_begun_anew_by_another_worker(tmp_path: Path) -> None:
@@ -28,7 +20,7 @@ def test_a_run_that_is_cut_off_is_begun_anew_by_another_worker(tmp_path: Path) -
         ended.wait(60)
         assert fleet.get(execution.id).finished_at is None
         fleet.worker(1)
-        (tmp_path / "go").touch()
+        go(fleet)
         fleet.until(fleet.is_at_rest)
         found = fleet.get(execution.id)
         assert (found.status, found.attempt) == ("succeeded", 2)

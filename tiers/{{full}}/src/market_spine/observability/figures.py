@@ -22,14 +22,14 @@ SCRAPE_SECONDS = 3.0  # for a query; Prometheus gives up after 10, and then hear
 class LedgerFigures(Collector):
     """Reads them when they are asked for."""
 
-    def describe(self) -> list[Metric]:
-        """Nothing, for the names are not needed before."""
-        return []
-
     def __init__(self) -> None:
         self._reads = Lock()  # whoever has it: however many ask, one session with the store is used
         self._began = float("-inf")
         self._found: list[Metric] = []
+
+    def describe(self) -> list[Metric]:
+        """Nothing, for the names are not needed before."""
+        return []
 
     def collect(self) -> list[Metric]:
         """The figures, and whether the store has answered."""

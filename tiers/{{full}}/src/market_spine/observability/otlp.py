@@ -34,7 +34,7 @@ from opentelemetry.trace import (
 )
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from market_spine.settings import settings
+from market_spine.observability import traces
 from market_spine.stores.postgresql import process_id
 
 EXPORT_SECONDS = 3.0  # in which the collector must have taken a batch
@@ -49,9 +49,7 @@ class Exporter(SpanExporter):
     """Sends batches, and says when that begins to fail, and when it works again."""
 
     def __init__(self) -> None:
-        self.place = settings().otel_exporter_otlp_traces_endpoint or (
-            (settings().otel_exporter_otlp_endpoint or "").rstrip("/") + "/v1/traces"
-        )
+        self.place = traces.place()
         self.by_http = OTLPSpanExporter(self.place, timeout=EXPORT_SECONDS)
         self.fails = False
         self.is_ending = False

@@ -16,11 +16,17 @@ if TYPE_CHECKING:
 Attributes = Mapping[str, str | int]
 
 
+def place() -> str | None:
+    """The URL that takes spans, if there is one."""
+    if settings().otel_exporter_otlp_traces_endpoint:
+        return settings().otel_exporter_otlp_traces_endpoint
+    endpoint = settings().otel_exporter_otlp_endpoint
+    return f"{endpoint.rstrip('/')}/v1/traces" if endpoint else None
+
+
 def enabled() -> bool:
     """Whether somebody collects spans."""
-    return bool(
-        settings().otel_exporter_otlp_traces_endpoint or settings().otel_exporter_otlp_endpoint
-    )
+    return place() is not None
 
 
 @contextmanager
