@@ -13,8 +13,13 @@ from steps import files_of
 
 # One line; only a lock is chosen by the tier's name, because it is regenerated and never grows.
 STUB = re.compile(r'\{% include "[\w./-]+(?:/" ~ tier ~ "/[\w-]+\.lock)?" -%\}\n')
-EXPRESSION = re.compile(r"\$\{\{.*?\}\}")  # of a GitHub workflow
-LEFT_OVER = re.compile(r"\{\{|\}\}|\{%|%\}|\{#|#\}")
+# Braces of others: of a GitHub workflow; of an alert of Prometheus, and of a legend of Grafana.
+FOREIGN = {
+    ".github/": re.compile(r"\$\{\{.*?\}\}"),
+    "deploy/": re.compile(r"\{\{ \$.+?\}\}|\{\{\w+\}\}"),
+}
+# Where braces are opened one by one, two may close together, as in YAML and JSON.
+LEFT_OVER = re.compile(r"\{\{|\{%|%\}|\{#|#\}|^[^{]*\}\}")
 FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 FORMATTED = re.compile(r"""\bf["']""")  # a Python f-string may hold doubled braces
 TALK = re.compile(r"\b(?:jinja|copier|layers?|partials?)\b", re.IGNORECASE)
@@ -119,8 +124,8 @@ def scars(repo: Path) -> list[str]:
         for number, line in enumerate(text.splitlines(), start=1):
             if line != line.rstrip():
                 complaints.append(f"{path}:{number}: trailing spaces")
-            if path.startswith(".github/"):
-                line = EXPRESSION.sub("", line)
+            for place, braces in FOREIGN.items():
+                line = braces.sub("", line) if path.startswith(place) else line
             if LEFT_OVER.search(line) and not (path.endswith(".py") and FORMATTED.search(line)):
                 complaints.append(f"{path}:{number}: template syntax: {line.strip()}")
             if path not in KNOWS_COPIER and TALK.search(NO_TALK.sub("", line)):

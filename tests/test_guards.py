@@ -133,6 +133,7 @@ def test_a_broken_folder_is_caught(
         (append("template/README.md.jinja", "\n\nMore.\n"), "README.md: has a gap"),
         (append("template/env.example.jinja", "A=1 \n"), "trailing spaces"),
         (append("template/env.example.jinja", "{{ '{{' }}\n"), "template syntax: {{"),
+        (append("template/env.example.jinja", "x }}\n"), "template syntax: x }}"),
         (append("template/ledger.py.jinja", "# {{ '{% if' }}\n"), "template syntax: # {% if"),
         (append("template/ledger.py.jinja", "# A Jinja partial.\n"), "talk of the template"),
         (
