@@ -37,7 +37,7 @@ demo: render-$(TIER)  ## render a tier and run its demo (TIER=basic)
 	@$(MAKE) --no-print-directory -C out/market-spine-$(TIER) demo
 
 test: setup  ## test the template, and every tier that it renders
-	@echo "Testing the template and what it renders (some minutes) ..."
+	@echo "Testing the template and what it renders (half an hour) ..."
 	@$(BIN)/python -m pytest
 
 render: $(RENDERS)  ## render every tier into out/market-spine-<tier>/

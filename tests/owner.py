@@ -101,6 +101,16 @@ ENDS = {
     "Makefile": '\nown: setup  ## say whose this is\n\t@echo "The desk\'s own."\n',
 }
 
+# What the steps after a promotion ask for.
+WELCOME = {
+    "full": {
+        "migrations/excused.toml": (
+            '\n[[excused]]\nrevision = "own_0002"\nrule = "require-timestamp-tz"\n'
+            'reason = "The desk writes its own hours."\n'
+        )
+    }
+}
+
 
 def work(repo: Path, tier: str) -> None:
     """Do all that the owner of a repo of this tier might have done."""
@@ -114,6 +124,14 @@ def work(repo: Path, tier: str) -> None:
             text = text.replace(old, new)
         (repo / path).write_text(text, "utf-8")
     for path, more in ENDS.items():
+        with (repo / path).open("a", encoding="utf-8") as file:
+            file.write(more)
+
+
+def greet(repo: Path, tier: str) -> None:
+    """Add what an owner does to a repo that has just gone up to this tier."""
+    shutil.copytree(FILES / tier, repo, dirs_exist_ok=True)
+    for path, more in WELCOME.get(tier, {}).items():
         with (repo / path).open("a", encoding="utf-8") as file:
             file.write(more)
 

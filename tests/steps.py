@@ -45,12 +45,9 @@ BLOCK = re.compile(
 )
 
 
-def together(what: str, tiers: list[str]) -> pytest.MarkDecorator:
-    """Run the tests of a tier in one process, for they share what takes long to start."""
-    each = [
-        pytest.param(tier, marks=pytest.mark.xdist_group(f"{what} of {tier}")) for tier in tiers
-    ]
-    return pytest.mark.parametrize("tier", each, indirect=True, scope="session")
+def of_tiers(tiers: list[str]) -> pytest.MarkDecorator:
+    """Run a test for some of the tiers."""
+    return pytest.mark.parametrize("tier", tiers, indirect=True, scope="session")
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -136,15 +133,15 @@ def lend(venv: Path, repo: Path) -> Path:
     """Give a repo what `make setup` makes, from another's .venv: seconds instead of a minute."""
     borrowed = repo / ".venv"
     shutil.copytree(venv, borrowed, symlinks=True, copy_function=link_or_copy)
-    old, new = str(venv).encode(), str(borrowed).encode()
-    for script in (borrowed / "bin").iterdir():
-        if not script.is_symlink() and old in (text := script.read_bytes()):
-            script.unlink()
-            script.write_bytes(text.replace(old, new))
-            script.chmod(0o755)
-    if (repo / "src").is_dir():
-        install = "install -qq --no-deps --no-build-isolation -e .".split()
-        run(borrowed / "bin/python", "-m", "pip", *install, cwd=repo)
+    old, new = str(venv.parent).encode(), str(repo).encode()
+    packages = next(borrowed.glob("lib/python*/site-packages"))
+    installed = [*packages.glob("*.pth"), *packages.glob("*.dist-info/direct_url.json")]
+    for file in [*(borrowed / "bin").iterdir(), *installed]:
+        if not file.is_symlink() and old in (text := file.read_bytes()):
+            mode = file.stat().st_mode
+            file.unlink()  # for it may be the other's file as well
+            file.write_bytes(text.replace(old, new))
+            file.chmod(mode)
     (borrowed / ".done").unlink(missing_ok=True)
     (borrowed / ".done").touch()
     return repo

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 from stack import BACKFILL, ENDED, METRICS, Stack
-from steps import TIERS, blocks_of, free_port, needs_docker, run, together
+from steps import TIERS, blocks_of, free_port, needs_docker, of_tiers, run
 
-pytestmark = [needs_docker, together("stack", TIERS[1:])]
+pytestmark = [needs_docker, of_tiers(TIERS[1:])]
 
 OUTAGE_SECONDS = 20
 # What each tier adds, and of it what may be out for a while.

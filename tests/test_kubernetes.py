@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from steps import TIERS, expected_metrics, free_port, needs_docker, run, together
+from steps import expected_metrics, free_port, needs_docker, of_tiers, run
 
 pytestmark = [
     needs_docker,
@@ -21,7 +21,7 @@ pytestmark = [
         not (shutil.which("podman") and shutil.which("kubectl")),
         reason="there is no podman, or no kubectl",
     ),
-    together("podman", [tier for tier in TIERS if tier == "full"]),
+    of_tiers(["full"]),
 ]
 
 SECONDS = 180  # for what takes 30 on a quiet machine

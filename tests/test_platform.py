@@ -21,12 +21,9 @@ from typing import Any
 
 import pytest
 from stack import BACKFILL, ENDED, METRICS, Stack
-from steps import ROOT, TIERS, environment, free_port, needs_docker, run, together
+from steps import ROOT, environment, free_port, needs_docker, of_tiers, run
 
-pytestmark = [
-    needs_docker,
-    together("platform", [tier for tier in TIERS if tier == "full"]),
-]
+pytestmark = [needs_docker, of_tiers(["full"])]
 
 ROLES = {"api": 2, "worker": 2, "relay": 1, "beat": 1}
 OTHERS = ("postgres", "redis", "proxy", "collector")

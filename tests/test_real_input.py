@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from steps import ROOT, run
+from steps import ROOT, TIERS, of_tiers, run
 
 FOLDER = Path(os.environ.get("REAL_DATA", ROOT.parent / "shared/data/real")).absolute()
 DAYS = ["2013-10-07", "2013-10-08"]
@@ -27,9 +27,12 @@ MAPPING = Path(__file__).with_name("aig.toml")
 NO_PRICE = {1, 2, 3, 10, 13, 20, 22, 24, 26, 31}
 NO_VOLUME = {24, 26}
 
-pytestmark = pytest.mark.skipif(
-    not FOLDER.is_dir(), reason=f"the real trades are not here: {FOLDER} (REAL_DATA names them)"
-)
+pytestmark = [
+    of_tiers([TIERS[0], TIERS[-1]]),  # on SQLite, and on Postgres with all that is laid over it
+    pytest.mark.skipif(
+        not FOLDER.is_dir(), reason=f"the real trades are not here: {FOLDER} (REAL_DATA names them)"
+    ),
+]
 
 
 def prints_of(day: str) -> list[dict[str, Any]]:
