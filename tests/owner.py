@@ -105,7 +105,7 @@ ENDS = {
 WELCOME = {
     "full": {
         "migrations/excused.toml": (
-            '\n[[excused]]\nrevision = "own_0002"\nrule = "require-timestamp-tz"\n'
+            '\n[[excused]]\nrevision = "own_0002"\nrule = "prefer-timestamp-tz"\n'
             'reason = "The desk writes its own hours."\n'
         )
     }
