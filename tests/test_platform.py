@@ -165,7 +165,9 @@ def backfill(platform: Platform) -> Backfill:
 
         def both_are_at_it() -> bool:
             stages = [span for span in platform.spans() if span["name"] == "captured"]
-            return len({span["instance"] for span in stages}) == ROLES["worker"]
+            return (
+                len({span["resource"]["service.instance.id"] for span in stages}) == ROLES["worker"]
+            )
 
         platform.until(both_are_at_it)
         platform.docker("kill", "--signal=KILL", lost)
@@ -228,7 +230,10 @@ def test_one_trace_leads_from_the_request_to_every_stage(
     platform.until(lambda: [s["name"] for s in platform.spans()].count(run_of_a_day) == 9)
     spans = platform.spans()
     (request,) = named("POST /executions")
-    assert (request["parent_id"], request["service"]) == (CALLER, "market-spine-api")
+    assert (request["parent_id"], request["resource"]["service.name"]) == (
+        CALLER,
+        "market-spine-api",
+    )
     executions = f"SELECT count(*) FROM executions WHERE traceparent LIKE '00-{TRACE}-%'"
     assert platform.sql(executions) == "10", "the ledger has lost it"
     messages = sorted(way_to(span) for span in named(message))
@@ -238,12 +243,12 @@ def test_one_trace_leads_from_the_request_to_every_stage(
         assert ways.count([*WAY, stage]) == 9
         # What was lost had no time to tell what its stages belonged to.
         assert all(way == [stage] for way in ways if way != [*WAY, stage])
-    workers = {span["instance"].split(":")[0] for span in named("captured")}
+    workers = {span["resource"]["service.instance.id"].split(":")[0] for span in named("captured")}
     assert len(workers) == ROLES["worker"]
     assert backfill.lost[:12] in workers
     (back,) = named("take back")
     again = [span["links"] for span in spans if span["attributes"].get("spine.attempt") == 2]
-    assert back["service"] == "market-spine-relay"
+    assert back["resource"]["service.name"] == "market-spine-relay"
     assert [back["span_id"]] in again
 
 
