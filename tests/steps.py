@@ -23,6 +23,7 @@ from copier import run_copy
 ROOT = Path(__file__).parent.parent
 QUESTIONS: dict[str, Any] = yaml.safe_load((ROOT / "copier.yml").read_text("utf-8"))
 TIERS: list[str] = list(QUESTIONS["tier"]["choices"])
+BACKENDS = "tests/backends/conformance"  # of `full`: each backend on a server of its own
 IGNORED = [line.rstrip("/") for line in (ROOT / ".gitignore").read_text("utf-8").splitlines()]
 
 

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from steps import ROOT, TIERS, expected_metrics, of_tiers, run
+from steps import BACKENDS, ROOT, TIERS, expected_metrics, of_tiers, run
 
 METRICS = "metrics daily {} --start 2025-11-24 --end 2025-12-05 --json"
 
@@ -48,7 +48,7 @@ def metrics(repo: Path, symbol: str) -> list[dict[str, str]]:
 def test_every_backend_meets_the_same_demands(clone: Path) -> None:
     """Each in its own environment, on a server of its own, but for one whose server is no wheel."""
     run("make", "backends", cwd=clone)
-    said = run(".venv/bin/python", "-m", "pytest", "tests/backends/conformance", cwd=clone).stdout
+    said = run(".venv/bin/python", "-m", "pytest", BACKENDS, cwd=clone).stdout
     skipped = [line for line in said.splitlines() if line.startswith("SKIPPED")]
     assert all("TEMPORAL_ADDRESS names no server" in line for line in skipped), said
 
