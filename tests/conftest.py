@@ -15,7 +15,7 @@ from xdist.workermanage import WorkerController
 
 # They take minutes: begun last, they would be waited for; the first takes longer than all others.
 LONGEST = (
-    f"test_a_living_repo_goes_up_with_its_data_and_passes_every_test[{TIERS[-1]}]",
+    f"test_a_living_repo_goes_up_with_its_data_and_passes_its_tests[{TIERS[-1]}]",
     "test_every_backend",
     "test_a_rendered_readme",
     "test_platform",
@@ -31,7 +31,8 @@ SHARED = re.compile(r"test_(?:compose|kubernetes|platform)\.py::.*\[(?P<tier>\w+
 
 def pytest_xdist_auto_num_workers() -> int:
     """One more than there are cores, for many tests wait for a container or for another process."""
-    return (os.cpu_count() or 1) + 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return (cores or 1) + 1
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -42,9 +43,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return place, -max((TIERS.index(t) for t in TIERS if t in item.nodeid), default=0)
 
     items.sort(key=turn)
-    # Each process has one test in hand and one to come: the second must not wait for the longest.
+    # Each process has one test in hand and one that waits: behind the longest that is the shortest.
     begun = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0"))
-    items[begun:] = [*items[-begun:], *items[begun:-begun]] if begun else items
+    if begun and len(items) > 2 * begun:
+        items[begun:] = [*items[-begun:], *items[begun:-begun]]
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -126,12 +128,6 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _types_are_checked_once(shared: Path) -> None:
-    """Have repos of the same files share what mypy knows of them."""
-    os.environ["MYPY_CACHE_DIR"] = str(shared / "mypy")
-
-
 @pytest.fixture(scope="session")
 def settle(checkout: Path, shared: Path) -> Callable[[str], Path]:
     """Make a repo of a tier under git, with the .venv of its own `make setup`.
@@ -147,6 +143,7 @@ def settle(checkout: Path, shared: Path) -> Callable[[str], Path]:
                 render_as_users_do(checkout, repo, tier)
                 commit_all(repo)
                 run("make", "setup", cwd=repo)
+                run(".venv/bin/mypy", "--no-error-summary", cwd=repo)  # `lend` lends what it notes
         return repo
 
     return made

@@ -13,10 +13,11 @@ from steps import files_of
 
 # One line; only a lock is chosen by the tier's name, because it is regenerated and never grows.
 STUB = re.compile(r'\{% include "[\w./-]+(?:/" ~ tier ~ "/[\w-]+\.lock)?" -%\}\n')
-# Braces of others: of a GitHub workflow; of an alert of Prometheus, and of a legend of Grafana.
+# Braces of others: of a GitHub workflow, of an alert of Prometheus, of a legend of Grafana.
 FOREIGN = {
     ".github/": re.compile(r"\$\{\{.*?\}\}"),
-    "deploy/": re.compile(r"\{\{ \$.+?\}\}|\{\{\w+\}\}"),
+    "deploy/": re.compile(r"\{\{ \$.+?\}\}"),
+    "deploy/observability/grafana/": re.compile(r"\{\{\w+\}\}"),
 }
 # Where braces are opened one by one, two may close together, as in YAML and JSON.
 LEFT_OVER = re.compile(r"\{\{|\{%|%\}|\{#|#\}|^[^{]*\}\}")

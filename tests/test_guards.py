@@ -135,6 +135,8 @@ def test_a_broken_folder_is_caught(
         (append("template/env.example.jinja", "{{ '{{' }}\n"), "template syntax: {{"),
         (append("template/env.example.jinja", "x }}\n"), "template syntax: x }}"),
         (append("template/ledger.py.jinja", "# {{ '{% if' }}\n"), "template syntax: # {% if"),
+        (create(f"{LAYER}/.github/x.yaml", "x: {{ y }}\n"), "template syntax: x: {{ y }}"),
+        (create(f"{LAYER}/deploy/x.yaml", "x: {{y}}\n"), "template syntax: x: {{y}}"),
         (append("template/ledger.py.jinja", "# A Jinja partial.\n"), "talk of the template"),
         (
             append(f"{LAYER}/src/market_spine/progress.py", "# Of a layer.\n"),
@@ -144,7 +146,7 @@ def test_a_broken_folder_is_caught(
 )
 def test_a_scar_is_caught(broken: Path, tmp_path: Path, change: Break, complaint: str) -> None:
     change(broken)
-    found = scars(render(broken, tmp_path / "repo"))
+    found = scars(render(broken, tmp_path / "repo", tier=TIERS[-1]))
     assert any(complaint in line for line in found), found
 
 

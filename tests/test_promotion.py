@@ -78,10 +78,15 @@ def own(repo: Path, tier: str) -> list[str]:
     """Do an owner's work in it; returns the files that have something at their ends."""
     ends = owner.add_at_ends(repo, files_of(repo))
     owner.work(repo, tier)
-    for lock in LOCKS:  # as `make lock` would, which one test runs
-        with (repo / lock).open("a", encoding="utf-8") as file:
-            file.write(f"{owner.DEPENDENCY}==0 --hash=sha256:0\n")
+    lock_anew(repo)
     return ends
+
+
+def lock_anew(repo: Path) -> None:
+    """Change every lock as `make lock` would, which one test runs."""
+    for lock in repo.rglob("*.lock"):
+        with lock.open("a", encoding="utf-8") as file:
+            file.write(f"{owner.DEPENDENCY}==0 --hash=sha256:0\n")
 
 
 def promote(repo: Path, tier: str, exit_code: int = 0, **more: str) -> Answered:
@@ -145,6 +150,20 @@ def test_an_update_moves_the_version_and_not_the_tier(
     fresh = made(moved_on, tmp_path / "fresh", tier)
     assert committed(repo) == files_of(fresh), "which records an address that is not relative"
     assert "newest version" in make(repo, "update").stdout
+
+
+def test_an_update_does_not_merge_what_its_owner_locked(
+    published: Path, moved_on: Path, tmp_path: Path
+) -> None:
+    repo = made(published, tmp_path / "repo", TOP)
+    lock_anew(repo)
+    (repo / "poetry.lock").write_text("of the owner's own\n")
+    commit_all(repo)
+    said = make(repo, "update", TEMPLATE=os.path.relpath(moved_on, repo)).stdout
+    assert "1. make lock" in said
+    updated = committed(repo)
+    assert updated.pop("poetry.lock") == b"of the owner's own\n"
+    assert updated == files_of(made(moved_on, tmp_path / "fresh", TOP))
 
 
 @pytest.mark.parametrize(("lower", "higher"), PAIRS)
@@ -440,7 +459,7 @@ def rows(repo: Path) -> list[tuple[str, dict[str, str]]]:
 
 
 @of_tiers(TIERS[1:])
-def test_a_living_repo_goes_up_with_its_data_and_passes_every_test(
+def test_a_living_repo_goes_up_with_its_data_and_passes_its_tests(
     tier: str, settled: Path, published: Path, tmp_path: Path
 ) -> None:
     lower = TIERS[TIERS.index(tier) - 1]
@@ -468,9 +487,10 @@ def test_a_living_repo_goes_up_with_its_data_and_passes_every_test(
     owner.greet(repo, tier)
     if (repo / "deploy/kubernetes").is_dir():
         run("make", ".venv/kubernetes/.done", cwd=repo)  # or its tests would be skipped
-    tested = {"PYTEST_ADDOPTS": " ".join(tested_here_alone(repo, tier, published))}
+    tested = {"PYTEST_ADDOPTS": " ".join(only_tested_here(repo, tier, published))}
     followed = run("sh", "-exc", "\n".join(steps), cwd=repo, exit_code=0, **tested)
     assert " passed" in followed.stdout
+    assert "there is no" not in followed.stdout, "a tool is missing, and a test was skipped"
     assert run("git", "status", "--porcelain", cwd=repo).stdout == ""
 
     shown = [(table, row.keys()) for table, row in before]
@@ -484,19 +504,25 @@ def test_a_living_repo_goes_up_with_its_data_and_passes_every_test(
     assert json.loads(spine(repo, "executions", "show", old_id, "--json"))["id"] == old_id
 
 
-def tested_here_alone(repo: Path, tier: str, template: Path) -> list[str]:
+ABOUT_FILES = ("tests/test_settings.py", "tests/test_architecture.py", "tests/test_demo.py")
+
+
+def only_tested_here(repo: Path, tier: str, template: Path) -> list[str]:
     """Choose the tests of a repo that no higher tier has to the letter: the others are run there.
 
-    Of the highest tier these are all, but for those that `test_rendered_repo.py` runs meanwhile.
+    And those that compare a repo's own files with each other. Of the highest tier these are all,
+    but for those that `test_rendered_repo.py` runs meanwhile.
     """
     if tier == TOP:
-        return [f"--ignore={BACKENDS}"]
+        return ["-rs", f"--ignore={BACKENDS}"]
     above = rendering(template, TIERS[TIERS.index(tier) + 1])
     files = [path.relative_to(repo) for path in sorted(repo.glob("tests/**/test_*.py"))]
     return [
         str(path)
         for path in files
-        if not (above / path).exists() or not cmp(above / path, repo / path, shallow=False)
+        if str(path) in ABOUT_FILES
+        or not (above / path).exists()
+        or not cmp(above / path, repo / path, shallow=False)
     ]
 
 

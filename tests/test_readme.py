@@ -29,7 +29,7 @@ def follow(readme: Path, **more: str) -> str:
 
 
 def test_a_rendered_readme_can_be_followed(clone: Path, tier: str) -> None:
-    """Every test of a higher tier is run where a living repo goes up to it: the files are equal."""
+    """The tests of a higher tier are run where a living repo goes up to it: the files are equal."""
     some = {} if tier == TIERS[0] else {"PYTEST_ADDOPTS": "tests/test_demo.py"}
     said = follow(clone / "README.md", **some)
     assert " passed" in said, "it says nowhere how to run the tests"

@@ -25,7 +25,7 @@ from copier import VcsRef, run_copy, run_update
 from copier.errors import CopierError
 
 ANSWERS = ".copier-answers.yml"
-LOCKS = ("requirements.lock", "requirements-dev.lock")  # never merged: the tier's own, made anew
+LOCK = ".lock"  # how a file ends that is never merged: the tier's own, made anew
 HOSTS = {"gh:": "https://github.com/", "gl:": "https://gitlab.com/", "git+": ""}
 WHOLE_FILE = 1_000_000  # lines of context: an edit is merged where it belongs, or is a conflict
 # In the clone nobody commits in their name, and no hook of theirs has a say.
@@ -156,6 +156,7 @@ class Merge:
     folder: Path
     base: str  # this repo's commit
     edited: set[str]  # files that are not as the template made them
+    locks: set[str]  # of those, what is locked anew
     kept: list[str]  # of those, what the template has no longer
     unmerged: list[str]  # entries of git's index: mode, blob, stage, and a file with conflicts
 
@@ -186,7 +187,8 @@ def merge(repo: Repo, template: Path, address: str, tier: str | None, scratch: P
         for name in git(folder, "ls-files", "-z").split("\0")[:-1]
         if name != ANSWERS and not same(plain / name, folder / name)
     }
-    for lock in edited.intersection(LOCKS):
+    locks = {name for name in edited if name.endswith(LOCK) and (plain / name).is_file()}
+    for lock in locks:
         (folder / lock).write_bytes((plain / lock).read_bytes())
     record(template, folder)
     git(folder, "commit", "--quiet", "--all", "--allow-empty", "--message", "Start of the merge")
@@ -202,7 +204,9 @@ def merge(repo: Repo, template: Path, address: str, tier: str | None, scratch: P
     record(address, folder)
     unmerged = git(folder, "ls-files", "--unmerged", "--full-name", "-z").split("\0")[:-1]
     git(folder, "add", "--all", "--force", ".")
-    merged = Merge(folder=folder, base=repo.head, edited=edited, kept=[], unmerged=unmerged)
+    merged = Merge(
+        folder=folder, base=repo.head, edited=edited, locks=locks, kept=[], unmerged=unmerged
+    )
     merged.kept.extend(name for name in merged.names("D") if name in edited)
     if merged.kept:
         git(folder, "checkout", repo.head, "--", *merged.kept)
@@ -231,8 +235,8 @@ def preview(merged: Merge) -> None:
     show("These files arrive", arriving)
     show("These go, which nobody has edited here", going)
     show("These change, as follows", changing)
-    locks = (f":(exclude){lock}" for lock in LOCKS)
-    print(merged.diff("--diff-filter=M", "--relative", merged.base, "--", ".", *locks))
+    no_lock = f":(exclude,glob)**/*{LOCK}"
+    print(merged.diff("--diff-filter=M", "--relative", merged.base, "--", ".", no_lock))
     show("Of those, these were edited here", [name for name in changing if name in merged.edited])
     show("These were edited here, and stay, though the template has them no longer", merged.kept)
     before, after = (declared(merged.folder, commit) for commit in (merged.base, ""))
@@ -277,8 +281,7 @@ def steps(merged: Merge, tier: str | None) -> list[str]:
     lock = ["make lock  # your own dependencies with the tier's"]
     of_tiers = [line for path in told for line in path.read_text("utf-8").splitlines()]
     last = ["make test", f'git add --all && git commit --message "{kind.title()}"']
-    relock = not merged.edited.isdisjoint(LOCKS)
-    return [*dict.fromkeys([*(lock if relock else []), "make setup", *of_tiers, *last])]
+    return [*dict.fromkeys([*(lock if merged.locks else []), "make setup", *of_tiers, *last])]
 
 
 def agreed() -> bool:

@@ -1,4 +1,4 @@
 . .venv/bin/activate
 spine db upgrade  # adds what this tier needs to the tables
-spine keys list   # none yet: until there is one, the API answers on this machine alone
-make guards       # your migrations are older than its rules: excuse what it finds, where it says
+spine keys list   # none yet: without a proxy, and on this machine alone, none is asked for
+make guards       # what it finds in migrations that were applied: excuse it, where it says
