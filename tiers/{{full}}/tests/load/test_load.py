@@ -15,8 +15,10 @@ from threading import Thread
 
 import psutil
 import pytest
+from sqlalchemy import select
 
-from market_spine import dispatcher
+from market_spine import database, dispatcher
+from market_spine.schema import executions
 from tests.fleet import Fleet, fleet_in
 from tests.load.traffic import READS, Traffic
 from tests.support import REPO
@@ -128,7 +130,10 @@ def test_traffic_with_faults_inside_it_loses_nothing(fleet: Fleet) -> None:
     assert sum(pipeline == "ends" for pipeline in sent.accepted.values()) > 0
 
     fleet.until(lambda: fleet.mended(**MEMBERS) and fleet.is_at_rest())
-    shown = {row["id"]: (row["pipeline"], row["status"]) for row in fleet.spine.executions()}
+    row = executions.c
+    with database.snapshot() as connection:  # all of them, of which a list shows the newest
+        found = connection.execute(select(row.id, row.pipeline, row.status)).all()
+    shown = {str(one): (pipeline, status) for one, pipeline, status in found}
     ends = {"ends": "succeeded", "fails": "failed", "otc_backfill_day": "succeeded"}
     assert {one: shown.get(one) for one in sent.accepted} == {
         one: (pipeline, ends[pipeline]) for one, pipeline in sent.accepted.items()
