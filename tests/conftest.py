@@ -4,7 +4,7 @@ import fcntl
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -29,10 +29,10 @@ LONGEST = (
 SHARED = re.compile(r"test_(?:compose|kubernetes|platform)\.py::.*\[(?P<tier>\w+)\]$")
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are cores, for many tests wait for a container or for another process."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return (cores or 1) + 1
+@pytest.hookimpl(wrapper=True)
+def pytest_xdist_auto_num_workers() -> Generator[None, int, int]:
+    """One more than xdist takes, for many tests wait for a container or for another process."""
+    return (yield) + 1
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

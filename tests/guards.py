@@ -19,8 +19,7 @@ FOREIGN = {
     "deploy/": re.compile(r"\{\{ \$.+?\}\}"),
     "deploy/observability/grafana/": re.compile(r"\{\{\w+\}\}"),
 }
-# Where braces are opened one by one, two may close together, as in YAML and JSON.
-LEFT_OVER = re.compile(r"\{\{|\{%|%\}|\{#|#\}|^[^{]*\}\}")
+LEFT_OVER = re.compile(r"\{\{|\{%|%\}|\{#|#\}")
 FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 FORMATTED = re.compile(r"""\bf["']""")  # a Python f-string may hold doubled braces
 TALK = re.compile(r"\b(?:jinja|copier|layers?|partials?)\b", re.IGNORECASE)
@@ -127,7 +126,10 @@ def scars(repo: Path) -> list[str]:
                 complaints.append(f"{path}:{number}: trailing spaces")
             for place, braces in FOREIGN.items():
                 line = braces.sub("", line) if path.startswith(place) else line
-            if LEFT_OVER.search(line) and not (path.endswith(".py") and FORMATTED.search(line)):
+            # Where braces are opened one by one, two may close together, as in YAML and JSON.
+            closes = "}}" in line and line.count("}") > line.count("{")
+            is_left_over = closes or LEFT_OVER.search(line)
+            if is_left_over and not (path.endswith(".py") and FORMATTED.search(line)):
                 complaints.append(f"{path}:{number}: template syntax: {line.strip()}")
             if path not in KNOWS_COPIER and TALK.search(NO_TALK.sub("", line)):
                 complaints.append(f"{path}:{number}: talk of the template: {line.strip()}")

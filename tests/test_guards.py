@@ -134,6 +134,7 @@ def test_a_broken_folder_is_caught(
         (append("template/env.example.jinja", "A=1 \n"), "trailing spaces"),
         (append("template/env.example.jinja", "{{ '{{' }}\n"), "template syntax: {{"),
         (append("template/env.example.jinja", "x }}\n"), "template syntax: x }}"),
+        (append("template/env.example.jinja", "{ x }}\n"), "template syntax: { x }}"),
         (append("template/ledger.py.jinja", "# {{ '{% if' }}\n"), "template syntax: # {% if"),
         (create(f"{LAYER}/.github/x.yaml", "x: {{ y }}\n"), "template syntax: x: {{ y }}"),
         (create(f"{LAYER}/deploy/x.yaml", "x: {{y}}\n"), "template syntax: x: {{y}}"),

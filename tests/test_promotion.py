@@ -39,7 +39,6 @@ from steps import (
 
 PAIRS = [*combinations(TIERS, 2)]
 ANSWERS = ".copier-answers.yml"
-LOCKS = ("requirements.lock", "requirements-dev.lock")
 TOP = TIERS[-1]
 TOOLS = ("-o", "setup", f"BIN={Path(sys.executable).parent}")
 
@@ -80,6 +79,13 @@ def own(repo: Path, tier: str) -> list[str]:
     owner.work(repo, tier)
     lock_anew(repo)
     return ends
+
+
+def with_work(fresh: Path, tier: str, ends: list[str]) -> dict[str, bytes]:
+    """The files of a fresh repo after the work of a lower tier's owner, but for what is locked."""
+    owner.work(fresh, tier)
+    owner.add_at_ends(fresh, ends)
+    return files_of(fresh)
 
 
 def lock_anew(repo: Path) -> None:
@@ -178,10 +184,7 @@ def test_an_owner_s_work_outlives_a_promotion_and_then_an_update(
     assert b"_commit: v1.0.0\n" in promoted[ANSWERS], "the tier moves alone"
 
     fresh = made(published, tmp_path / "fresh", higher)
-    locks = {lock: files_of(fresh)[lock] for lock in LOCKS}
-    owner.work(fresh, lower)
-    owner.add_at_ends(fresh, ends)
-    assert promoted == {**files_of(fresh), **locks, ANSWERS: promoted[ANSWERS]}
+    assert promoted == {**with_work(fresh, lower, ends), ANSWERS: promoted[ANSWERS]}
     assert "1. make lock" in said
     edited = said.partition("these were edited here:")[2].partition("\n\n")[0].split()
     assert "pyproject.toml" in edited
@@ -196,10 +199,7 @@ def test_an_owner_s_work_outlives_a_promotion_and_then_an_update(
 
     fresh = made(moved_on, tmp_path / "fresh of the second version", higher)
     shutil.copy(repo / kept, fresh / kept)
-    locks = {lock: files_of(fresh)[lock] for lock in LOCKS}
-    owner.work(fresh, lower)
-    owner.add_at_ends(fresh, [path for path in ends if path != kept])
-    assert updated == {**files_of(fresh), **locks}
+    assert updated == with_work(fresh, lower, [path for path in ends if path != kept])
 
 
 # --- refusals, and what is asked -----------------------------------------------------------------

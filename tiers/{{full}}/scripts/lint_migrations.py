@@ -1,8 +1,8 @@
 """Lint the SQL of every migration with squawk: what blocks a table in use, or breaks who reads it.
 
-Each migration is written as SQL, without a database. `.squawk.toml` says by which rules; what one
-does on purpose stands with its reason in `migrations/excused.toml`. An excuse that nothing needs
-any more is a complaint, too.
+Each migration is written as SQL, without a database; that one cannot be is a complaint as well.
+`.squawk.toml` says by which rules; what one does on purpose stands with its reason in
+`migrations/excused.toml`. An excuse that nothing needs any more is a complaint, too.
 """
 
 import json
