@@ -170,8 +170,10 @@ class Dagster(Server):
         self.port, worker_port = free_port(), free_port()
         (self.home / "dagster.yaml").write_text(
             "telemetry: {enabled: false}\n"
-            "run_coordinator: {module: dagster.core.run_coordinator, class: QueuedRunCoordinator, "
-            "config: {dequeue_interval_seconds: 1}}\n"
+            "run_coordinator:\n"
+            "  module: dagster.core.run_coordinator\n"
+            "  class: QueuedRunCoordinator\n"
+            "  config: {dequeue_interval_seconds: 1}\n"
         )
         worker = f"{{host: 127.0.0.1, port: {worker_port}, location_name: worker}}"
         (self.home / "workspace.yaml").write_text(f"load_from: [grpc_server: {worker}]\n")
