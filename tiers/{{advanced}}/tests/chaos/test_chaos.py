@@ -275,7 +275,9 @@ def test_of_a_hundred_backfills_at_once_those_that_overlap_are_never_live_togeth
     with fleet_in(tmp_path) as fleet, ThreadPoolExecutor(8) as pool:
         fleet.mended(workers=2, relays=2)
         accepted = list(pool.map(lambda one: submit(*one), asked))
-        assert 50 <= sum(accepted) < 100
+        refused = [one for one, was in zip(asked, accepted, strict=True) if not was]
+        assert refused
+        assert all(first % 2 == 0 for first, *_ in refused)  # those that queue never are
         fleet.until(fleet.is_at_rest)
         assert set(fleet.statuses()) == {"succeeded"}
         assert fleet.spine.rows(resource_claims) == []
