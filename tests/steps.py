@@ -62,7 +62,8 @@ def environment(**more: str) -> dict[str, str]:
         for what in ("NAME", "EMAIL")
     }
     path = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
-    return {**kept, **git, "PATH": path, "PYTHON": sys.executable, **more}
+    alone = {"PYTEST_XDIST_AUTO_NUM_WORKERS": "1"}  # since other tests are run on the other cores
+    return {**kept, **git, **alone, "PATH": path, "PYTHON": sys.executable, **more}
 
 
 def run(*command: str | Path, cwd: Path, exit_code: int = 0, **more: str) -> Answered:

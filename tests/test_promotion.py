@@ -488,6 +488,8 @@ def test_a_living_repo_goes_up_with_its_data_and_passes_its_tests(
     if (repo / "deploy/kubernetes").is_dir():
         run("make", ".venv/kubernetes/.done", cwd=repo)  # or its tests would be skipped
     tested = {"PYTEST_ADDOPTS": " ".join(only_tested_here(repo, tier, published))}
+    if tier == TOP:  # it takes longer than all others
+        tested["PYTEST_XDIST_AUTO_NUM_WORKERS"] = "2"
     followed = run("sh", "-exc", "\n".join(steps), cwd=repo, exit_code=0, **tested)
     assert " passed" in followed.stdout
     assert "there is no" not in followed.stdout, "a tool is missing, and a test was skipped"
