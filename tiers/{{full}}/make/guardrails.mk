@@ -13,9 +13,11 @@ guards: setup  ## check security, the image, the workflow, migrations and locks
 rollout: setup  ## run the code of the commit before on the schema of now (BASE=...)
 	@BASE="$(BASE)" TESTS="$(TESTS)" $(BIN)/python scripts/rollout.py
 
-# The development lock has all that is in the other one, and its tools see what CI may do.
+# The development lock has all that is in the first one, and its tools see what CI may do. Workers may
+# be deployed with the library of another backend.
 audit: setup  ## ask for known vulnerabilities of what is locked; needs a network
-	@$(BIN)/pip-audit --progress-spinner off --require-hashes --disable-pip -r requirements-dev.lock
+	@for lock in requirements-dev.lock backends/*.lock deploy/kubernetes/tools.lock; do \
+	$(BIN)/pip-audit --progress-spinner off --require-hashes --disable-pip -r $$lock || exit; done
 
 sbom: setup  ## write sbom.json, the bill of materials (CycloneDX) of what is deployed
 	@$(BIN)/cyclonedx-py requirements requirements.lock --pyproject pyproject.toml \

@@ -27,7 +27,7 @@ DAYS = {"start_date": "2025-11-24", "end_date": "2025-11-25"}
 INSTANTS = {
     "executions": ("created_at", "started_at", "finished_at"),
     "dead_letters": ("created_at", "closed_at"),
-    "otc_captures": ("captured_at",),
+    "otc_captures": ("captured_at", "normalized_at"),
     "otc_trades_raw": ("captured_at",),
     "otc_trades": ("known_from", "known_to"),
 }

@@ -9,7 +9,7 @@ from sqlalchemy import Table, text
 
 from market_spine import database, dispatcher
 from market_spine.ledger import Execution
-from market_spine.schema import dead_letters, execution_events, executions
+from market_spine.schema import dead_letters, execution_events, executions, otc_captures
 from tests.retained import BRONZE, DAYS, LEDGER, Keeper, keeper_in
 from tests.support import REPO, spine_in
 from tests.tape import trade
@@ -78,6 +78,13 @@ WITHOUT = {
     "EXECUTIONS": (executions, execution_events),
     "DEAD_LETTERS": (dead_letters,),
 }
+
+
+def test_old_data_that_was_loaded_lately_stays(keeper: Keeper) -> None:
+    keeper.spine.take(trade(), at="2020-01-01T00:00:00Z")
+    assert (keeper.removed()["otc_captures"], keeper.held(otc_captures)) == (0, 1)
+    keeper.age()
+    assert (keeper.removed()["otc_captures"], keeper.held(otc_captures)) == (1, 0)
 
 
 @pytest.mark.parametrize("policy", WITHOUT)

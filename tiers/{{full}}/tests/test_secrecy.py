@@ -7,6 +7,7 @@ a secret most easily, and that a line which does is found.
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from pydantic import ValidationError
 
@@ -54,20 +55,19 @@ def test_a_secret_in_a_log_is_found(tmp_path: Path, listening: list[str]) -> Non
     assert len(listening) == 2
 
 
-def test_no_process_logs_the_password_of_a_broker_or_a_database(tmp_path: Path) -> None:
-    nobody = "redis://:hush-broker@127.0.0.1:1/0"
-    with fleet_in(tmp_path, REDIS_URL=nobody) as fleet:
+def test_no_process_logs_the_password_of_a_server(tmp_path: Path) -> None:
+    broker, collector = "redis://:hush-broker@127.0.0.1:1/0", "http://me:hush-collector@127.0.0.1:1"
+    with fleet_in(tmp_path, REDIS_URL=broker, OTEL_EXPORTER_OTLP_ENDPOINT=collector) as fleet:
         fleet.worker()
         fleet.relay()
         fleet.api()
         fleet.start("beat")
-        fleet.until(lambda: "127.0.0.1:1" in fleet.said and "listening" in printed(tmp_path))
+        (api,) = fleet.alive("api")
+        fleet.until(lambda: api.address)
+        assert httpx.get(f"{api.address}/executions", trust_env=False).is_success
+        fleet.until(lambda: "redis" in fleet.said and "since http://127.0.0.1:1/" in fleet.said)
         secrecy.heed_files(tmp_path)
     assert secrecy.told == []
-
-
-def printed(folder: Path) -> str:
-    return "".join(file.read_text() for file in folder.glob("*.out"))
 
 
 def test_a_setting_that_is_wrong_is_not_repeated() -> None:

@@ -1,6 +1,6 @@
 .PHONY: dev up down data-stays
 
-dev: setup  ## run the API, its worker and a Postgres of its own in this terminal
+dev: setup  ## run all of it, with servers of its own, in this terminal
 	@$(BIN)/spine dev
 
 up:  ## run it all on Docker Compose

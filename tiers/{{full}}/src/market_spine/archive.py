@@ -38,6 +38,7 @@ from market_spine.settings import settings
 from market_spine.stores import postgresql
 
 ROWS = 20_000  # that are held in memory at a time
+ON_CONFLICT = "restore first what it refers to, or leave it archived if the store has others by now"
 UNFINISHED = ".unfinished"  # the folder of a batch that is being written; one at a time is
 # The name of a batch. A volume has folders of its own beside them, such as lost+found.
 NAME = re.compile(r"[a-z]+-\d{8}-[0-9a-f-]{36}")
@@ -53,12 +54,13 @@ def folder() -> Path:
     """
     named = settings().spine_archive
     if named is None:
-        raise RequestError("SPINE_ARCHIVE: names no folder, and nothing is removed without one")
+        raise RequestError("SPINE_ARCHIVE is unset: name the archive's folder, which must exist")
     with suppress(PermissionError):
         if named.is_dir():
             return named
     where = named.absolute()
-    raise RequestError(f"SPINE_ARCHIVE: there is no folder {where} to be seen: make or mount it")
+    todo = "mount it, make it, or see to its rights"
+    raise RequestError(f"SPINE_ARCHIVE: there is no folder {where}, or it cannot be seen: {todo}")
 
 
 def name_of(kind: str, reached: datetime) -> str:
@@ -199,9 +201,11 @@ def restore(connection: Connection, batch: Path) -> dict[str, int]:
             f"{path}: the store has no place for a value: {_said(error.orig)}: nothing of its "
             "batch was restored; put the file as it was written in its place"
         ) from error
+    except ConflictError as error:
+        raise ConflictError(f"{batch.name}: {error}; {ON_CONFLICT}") from error
     except exc.IntegrityError as error:
-        reason = _said(error.orig)
-        raise ConflictError(f"nothing of {batch.name} was restored: {reason}") from error
+        reason = f"nothing was brought over: {_said(error.orig)}"
+        raise ConflictError(f"{batch.name}: {reason}; {ON_CONFLICT}") from error
     if not restored:
         raise RequestError(f"{batch}: has no file of a table: put a whole copy in its place")
     return restored

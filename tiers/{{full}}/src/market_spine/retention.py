@@ -3,7 +3,8 @@
 A table without a policy loses no row. What belongs together leaves together: an execution with its
 children, its retries, all their events and letters; a capture with its raw rows. It stays as long
 as one of them is live, unresolved, or younger than its own table's policy. Ages go by the clock of
-the database, from the end of an execution, the closing of a letter, the making of a capture.
+the database, from the end of an execution, the closing of a letter, and of a capture from when it
+was made or, if that is later, last normalized: old data may have been loaded today.
 
 Each batch is a transaction that passes over what others hold and waits for nobody; its rows are in
 the archive before it commits. A process that is killed leaves rows in the store, in the archive,
@@ -93,8 +94,9 @@ WITH RECURSIVE lineage AS (
 SELECT id, origin IN (SELECT origin FROM held) AS is_held FROM lineage
 """
 )
-# Captures, oldest first, up to so many raw rows. One stays that was never normalized, that has the
-# record of an open letter, or that an execution names which is live or whose letter is open.
+# Captures, oldest first, up to so many raw rows. One stays that was not normalized, or only lately;
+# that has the record of an open letter; or that an execution names which is live or whose letter is
+# open.
 OLD_CAPTURES = text(
     """
 WITH unresolved AS MATERIALIZED (
@@ -114,7 +116,7 @@ WITH unresolved AS MATERIALIZED (
     ORDER BY captured_at, capture_id LIMIT :batch
 )
 SELECT capture_id AS id, captured_at AS at, first_raw_id, last_raw_id,
-       normalized_at IS NULL OR EXISTS (
+       (normalized_at < now() - make_interval(days => :days)) IS NOT TRUE OR EXISTS (
            SELECT FROM needed WHERE raw_id BETWEEN first_raw_id AND last_raw_id
            OR named = capture_id::text) AS is_held
 FROM old WHERE before < :raw_rows ORDER BY captured_at, capture_id

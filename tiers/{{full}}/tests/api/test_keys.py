@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import httpx
 import pytest
 
 from market_spine.security import is_loopback
-from market_spine.security.access import FRESH_SECONDS
+from market_spine.security.access import AT_ONCE, FRESH_SECONDS
 from tests import postgres
 from tests.api.serving import PROBLEM, Api, add, serving
 from tests.api.test_events import STREAM
@@ -227,6 +228,26 @@ def test_each_key_has_a_rate(tmp_path: Path) -> None:
         assert api.http.get("/livez").status_code == 200
         time.sleep(1)
         assert api.http.get("/executions", headers=held).status_code == 200
+
+
+def test_a_key_has_so_many_streams_at_once(anywhere: Api) -> None:
+    held, other = key(anywhere, "read", "submit"), key(anywhere, "read")
+    body = {"pipeline": "slow", "params": {}}
+    slow = anywhere.http.post("/executions", headers=held, json=body).json()["id"]
+    events = f"{anywhere.url}/executions/{slow}/events"
+    with ExitStack() as open_streams:
+        own = httpx.Client(limits=httpx.Limits(max_connections=None), timeout=60, trust_env=False)
+        client = open_streams.enter_context(own)
+        for _ in range(AT_ONCE - 1):
+            stream = client.stream("GET", events, headers={**STREAM, **other})
+            open_streams.enter_context(stream)
+        with client.stream("GET", events, headers={**STREAM, **other}) as last:
+            assert last.status_code == 200
+            refused = anywhere.http.get("/executions", headers=other)
+            assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+            assert f"{AT_ONCE} requests at once" in refused.json()["detail"]
+            assert anywhere.http.get("/executions", headers=held).status_code == 200
+    status_becomes(anywhere, 200, other)
 
 
 def test_a_flood_of_refusals_does_not_reach_the_store(anywhere: Api) -> None:

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from market_spine import pipelines
+from market_spine.checks import pool
 from market_spine.schema import otc_captures
 from market_spine.settings import Settings
 from tests.deploy.custom_resources import SPECS, faults
@@ -220,7 +221,7 @@ def test_the_runbook_restores_where_the_archive_is(overlay: str, tmp_path: Path)
     pod = json.loads(done.stdout)["spec"]["template"]["spec"]
     assert pod["volumes"] == template_of(cron)["spec"]["volumes"]
     (one,) = pod["containers"]
-    (archive,) = (given["value"] for given in one["env"] if given["name"] == "SPINE_ARCHIVE")
+    archive = setting_of(overlay, template_of(cron), "SPINE_ARCHIVE")
     assert {"name": "archive", "mountPath": archive} in one["volumeMounts"]
     assert f'["ls", "{archive}"]' in RUNBOOK
 
@@ -233,6 +234,25 @@ def test_the_runbook_restores_where_the_archive_is(overlay: str, tmp_path: Path)
         keeper.batches()[0].rename(keeper.archive / f"bronze-20251208-{uuid4()}")
         keeper.spine.ok(*args)
         assert keeper.spine.count(otc_captures) == 1
+
+
+@PRODUCTION
+def test_the_connections_of_all_that_may_run_are_told(overlay: str) -> None:
+    most = {
+        one["spec"]["scaleTargetRef"]["name"]: one["spec"].get("maxReplicas")
+        or one["spec"]["maxReplicaCount"]
+        for one in built(overlay, "HorizontalPodAutoscaler", "ScaledObject")
+    }
+    total = 0
+    for document in built(overlay, "Deployment"):
+        pod, name = template_of(document), document["metadata"]["name"]
+        role = command_of(pod)[1]
+        of_worker = pool.WANTED["worker"] * int(setting_of(overlay, pod, "SPINE_WORKER_PROCESSES"))
+        of_api = Settings.model_fields["spine_api_threads"].default + 1
+        wanted = pool.WANTED | {"worker": of_worker, "api": of_api}
+        total += most.get(name, document["spec"].get("replicas", 1)) * wanted[role]
+    told = (KUBERNETES / "overlays" / overlay / "kustomization.yaml").read_text("utf-8")
+    assert f"want up to {total}," in told
 
 
 def test_every_lane_has_one_deployment_of_workers(overlay: str) -> None:

@@ -21,6 +21,7 @@ from market_spine import database, dispatcher
 from market_spine.schema import executions
 from tests.fleet import Fleet, fleet_in
 from tests.load.traffic import READS, Traffic
+from tests.observability.test_metrics import free_port
 from tests.support import REPO
 
 SAMPLE = str(REPO / "data/otc_sample.csv")
@@ -69,8 +70,13 @@ class Memory:
 
 @pytest.fixture
 def fleet(tmp_path: Path) -> Iterator[Fleet]:
-    sources = str(REPO / "data")
-    with fleet_in(tmp_path, SPINE_API_SOURCES=sources, SPINE_DRAIN_SECONDS="20") as found:
+    with fleet_in(
+        tmp_path,
+        SPINE_API_SOURCES=str(REPO / "data"),
+        SPINE_API_RATE="1000000",
+        SPINE_DRAIN_SECONDS="20",
+        SPINE_METRICS_PORT=free_port(),
+    ) as found:
         found.spine.pipeline("fails", FAILS)
         found.spine.pipeline("ends", "return {}")
         (tmp_path / "schedules.toml").write_text(SCHEDULES)
@@ -80,17 +86,24 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
         yield found
 
 
-def traffic(fleet: Fleet, rate: float, seconds: float) -> Traffic:
+@pytest.fixture
+def key(fleet: Fleet) -> str:
+    """A key for all that is asked."""
+    scopes = [word for scope in ("read", "submit", "operate") for word in ("--scope", scope)]
+    return fleet.spine.ok("keys", "make", "load", *scopes).out.strip()
+
+
+def traffic(fleet: Fleet, key: str, rate: float, seconds: float) -> Traffic:
     (api,) = fleet.alive("api")
     fleet.until(lambda: api.address)
-    return Traffic(str(api.address), rate, seconds, SAMPLE)
+    return Traffic(str(api.address), key, rate, seconds, SAMPLE)
 
 
-def highest_rate(fleet: Fleet) -> float:
+def highest_rate(fleet: Fleet, key: str) -> float:
     """The highest of RATES that reads bear, each tried for a while."""
     found = RATES[0]
     for rate in RATES:
-        tried = traffic(fleet, rate, TRIAL_SECONDS)
+        tried = traffic(fleet, key, rate, TRIAL_SECONDS)
         tried.run()
         print(f"{rate:6.0f}/s: p99 of reads {tried.p99(*READS):.1f} ms", flush=True)
         fleet.until(fleet.is_at_rest)
@@ -100,9 +113,9 @@ def highest_rate(fleet: Fleet) -> float:
     return found
 
 
-def with_faults(fleet: Fleet, rate: float) -> tuple[Traffic, Memory]:
+def with_faults(fleet: Fleet, key: str, rate: float) -> tuple[Traffic, Memory]:
     """Traffic with two workers killed and the broker restarted inside it."""
-    sent, memory = traffic(fleet, rate, SECONDS), Memory()
+    sent, memory = traffic(fleet, key, rate, SECONDS), Memory()
     fleet.later(SECONDS * 0.25, lambda: fleet.alive("worker")[0].kill_all())
     fleet.later(SECONDS * 0.5, lambda: fleet.alive("worker")[-1].kill_all())
     fleet.later(SECONDS * 0.7, fleet.broker.stop)
@@ -117,14 +130,14 @@ def with_faults(fleet: Fleet, rate: float) -> tuple[Traffic, Memory]:
     return sent, memory
 
 
-def test_traffic_with_faults_inside_it_loses_nothing(fleet: Fleet) -> None:
-    rate = highest_rate(fleet) if FINDS_RATE else RATE
-    sent, memory = with_faults(fleet, rate)
+def test_traffic_with_faults_inside_it_loses_nothing(fleet: Fleet, key: str) -> None:
+    rate = highest_rate(fleet, key) if FINDS_RATE else RATE
+    sent, memory = with_faults(fleet, key, rate)
     while FINDS_RATE and sent.p99(*READS) >= LIMIT_MS:  # the faults cost something, too
         print(f"{rate:6.0f}/s with faults: p99 of reads {sent.p99(*READS):.1f} ms", flush=True)
         rate /= 1.3
         fleet.until(fleet.is_at_rest)
-        sent, memory = with_faults(fleet, rate)
+        sent, memory = with_faults(fleet, key, rate)
     tell(sent, memory)
     assert sent.wrong == []
     assert sum(pipeline == "ends" for pipeline in sent.accepted.values()) > 0

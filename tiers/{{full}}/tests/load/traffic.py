@@ -35,6 +35,7 @@ class Traffic:
     """Requests to one API, `rate` of them a second."""
 
     address: str
+    key: str
     rate: float
     seconds: float
     path: str  # of what a backfill reads
@@ -128,14 +129,16 @@ class Traffic:
         method: str,
         path: str,
         body: object = None,
-        key: str | None = None,
+        idempotency_key: str | None = None,
         *,
         stream: bool = False,
     ) -> Any:
         """What was answered, if it was done."""
-        headers = {"Content-Type": "application/json"} if body is not None else {}
-        if key:
-            headers["Idempotency-Key"] = key
+        headers = {"Authorization": f"Bearer {self.key}"}
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        if idempotency_key:
+            headers["Idempotency-Key"] = idempotency_key
         if stream:
             headers["Accept"] = "text/event-stream"
         data = None if body is None else json.dumps(body).encode()

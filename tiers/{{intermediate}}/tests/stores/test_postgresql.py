@@ -27,6 +27,7 @@ from market_spine.schema import (
     otc_trades,
     otc_trades_raw,
 )
+from market_spine.stores.postgresql import process_id
 from tests import postgres
 from tests.postgres import Other
 from tests.support import Spine
@@ -168,6 +169,15 @@ def test_a_database_that_may_not_be_written_to_is_named(spine: Spine, other: Oth
 
 
 # --- what goes wrong ---------------------------------------------------------------------------
+
+
+def test_the_replicas_of_a_service_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = set()
+    for end in ("7d9c8b6f5d-abcde", "7d9c8b6f5d-abcdf", "5f6b8c9d7d-abcde"):
+        monkeypatch.setattr("socket.gethostname", lambda end=end: f"worker-of-market-data-{end}")
+        known.add(process_id().split(":")[0])
+        assert len(f"market_spine {process_id()}") < 64, "what Postgres keeps of a name"
+    assert len(known) == 3
 
 
 def test_a_query_takes_no_longer_than_it_may(spine: Spine, other: Other) -> None:

@@ -26,5 +26,8 @@ def worker(
     from market_spine.settings import settings
 
     if not backends.has_workers():
-        raise RequestError("the backend in use has no workers of its own: unset SPINE_BACKEND")
+        raise RequestError(
+            "the backend in use has no workers of its own: unset SPINE_BACKEND, and have "
+            "DATABASE_URL name a Postgres, or unset it, too"
+        )
     backends.chosen().work(processes or settings().spine_worker_processes, lane)

@@ -15,8 +15,8 @@ def check() -> Iterator[Finding]:
         name.upper() for name, value in settings() if name.startswith(PREFIX) and value is not None
     }
     if given and settings().spine_archive is None:
-        what = "there are policies of retention, and SPINE_ARCHIVE names no folder"
-        yield Finding(what=what, todo="name one: nothing is removed that is not archived")
+        what = "there are policies of retention, and SPINE_ARCHIVE is unset"
+        yield Finding(what=what, todo="name a folder: nothing is removed that is not archived")
     if len(lacking := TOGETHER - given) == 1:
         what = f"no execution leaves the store, since {lacking.pop()} is unset"
         yield Finding(what=what, todo="set it, too: executions leave together with their events")

@@ -84,7 +84,7 @@ def serve(name: str, processes: int, lanes: Sequence[str] | None) -> None:
     try:
         engine = import_module(f"{__name__}.{name}")
     except ModuleNotFoundError as error:
-        todo = f"start the worker in the environment of backends/{name}.lock"
+        todo = f"type `make backends`, then .venv/backends/{name}/bin/spine worker"
         raise RequestError(f"SPINE_BACKEND: {error} is installed here; {todo}") from error
     with holding_leases():
         metrics.serve()
@@ -116,8 +116,7 @@ def carry_out(execution_id: str) -> None:
 def carry_out_alone(execution_id: str) -> None:
     """Carry out an execution in a process of its own, which may finish it after SIGTERM."""
     logs.take_over()
-    if settings().spine_metrics_port:
-        metrics.begin()
+    metrics.begin_for_one_run()
     earlier = signal.signal(signal.SIGTERM, _end_in_time)
     try:
         with holding_leases():

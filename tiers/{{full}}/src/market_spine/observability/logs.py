@@ -1,10 +1,12 @@
 """Log lines: one JSON object each, about an execution or not, with the same fields everywhere.
 
 What runs until it is told to end says what it does, and a command only what is not as it should be.
-In a terminal, lines are for people, and are the message alone.
+In a terminal, lines are for people, and are the message alone. None has the user or the password of
+a URL, whichever library quotes it.
 """
 
 import logging
+import re
 import sys
 import threading
 from functools import cached_property
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from structlog.typing import EventDict
 
 SERVICES = {"api", "worker", "relay", "beat"}  # the commands that are processes of their own
+
+USER_OF_URL = re.compile(r'(?<=://)[^/@\s"]+@')
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +51,7 @@ def take_over() -> None:
 
 def _begin(*, for_people: bool, is_service: bool) -> None:
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s") if for_people else JsonLines())
+    handler.setFormatter(ForPeople("%(message)s") if for_people else JsonLines())
     logging.root.addHandler(handler)
     logging.root.setLevel(logging.WARNING)
     if for_people:
@@ -57,6 +61,14 @@ def _begin(*, for_people: bool, is_service: bool) -> None:
     logging.captureWarnings(True)
     sys.excepthook = _log_uncaught
     threading.excepthook = _log_uncaught_in_thread
+
+
+class ForPeople(logging.Formatter):
+    """Formats for a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """A line, and the traceback of its error."""
+        return USER_OF_URL.sub("", super().format(record))
 
 
 class JsonLines(logging.Formatter):
@@ -82,7 +94,7 @@ class JsonLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """A line, without its end."""
-        return self._structlog.format(record)
+        return USER_OF_URL.sub("", self._structlog.format(record))
 
 
 def _add_subject(_logger: object, _method: str, line: "EventDict") -> "EventDict":

@@ -1,12 +1,15 @@
-"""What a process counts for Prometheus, and the port at which a worker, a relay or beat tells it.
+"""What a process counts for Prometheus, and the port at which it tells it.
 
 A process that nobody asks counts nothing, and does not load Prometheus' client.
 """
 
 import atexit
+import fcntl
+import itertools
 import logging
 import os
 import shutil
+from pathlib import Path
 from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +43,34 @@ def begin_for_children() -> None:
     atexit.register(_remove, folder, os.getpid())
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
     begin()
+
+
+def begin_for_one_run() -> None:
+    """Count from now on in a process that works for one whose children count together.
+
+    There will be thousands of them, so that each goes on with the file of one that has ended.
+    """
+    if not settings().spine_metrics_port:
+        return
+    if folder := os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+        from prometheus_client import values
+
+        number = _number_of_its_own(Path(folder))
+        values.ValueClass = values.MultiProcessValue(lambda: number)  # type: ignore[no-untyped-call]
+    begin()
+
+
+def _number_of_its_own(folder: Path) -> str:
+    """The lowest number that no process has, which this one keeps until it ends."""
+    for number in itertools.count():
+        lock = os.open(folder / f"{number}.lock", os.O_CREAT | os.O_RDWR)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+        else:
+            return f"run{number}"
+    raise AssertionError
 
 
 def _remove(folder: str, owner: int) -> None:

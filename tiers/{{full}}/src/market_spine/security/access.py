@@ -6,6 +6,7 @@ read at most once in FRESH_SECONDS, so that a flood of refusals costs the store 
 
 import asyncio
 import logging
+from collections import Counter
 from contextlib import suppress
 from time import monotonic
 from uuid import UUID
@@ -19,6 +20,7 @@ from market_spine.api.threads import in_thread
 from market_spine.errors import StoreError
 from market_spine.security import caller, keys
 
+AT_ONCE = 100  # requests of one key that are being answered; a stream of events is, while it lasts
 FRESH_SECONDS = 2.0  # how long a key that was revoked may still be let in
 OPEN = ("/livez", "/readyz")  # to whoever restarts processes and sends them requests
 # What comes through a proxy is not from this machine, wherever the API listens.
@@ -32,7 +34,7 @@ log = logging.getLogger(__name__)
 class Access:
     """Pass on what comes with a key of the scope that it takes.
 
-    The rate is counted in each process of the API by itself.
+    Each process of the API counts by itself.
     """
 
     def __init__(self, app: ASGIApp, *, at_home: bool, per_minute: int) -> None:
@@ -44,6 +46,7 @@ class Access:
         self.fresh_until = 0.0
         self.reading: asyncio.Task[None] | None = None  # which every request waits for together
         self.buckets: dict[UUID, tuple[float, float]] = {}  # tokens, and when they were counted
+        self.busy = Counter[UUID]()  # requests that are being answered
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer 401, 403, 429 or 503."""
@@ -71,9 +74,11 @@ class Access:
             await refusal(scope, receive, send)
             return
         token = caller.set(key.name)
+        self.busy[key.id] += 1
         try:
             await self.app(scope, receive, send)
         finally:
+            self.busy[key.id] -= 1
             caller.reset(token)
 
     async def _refresh(self) -> None:
@@ -97,6 +102,9 @@ class Access:
         if seconds := self._seconds_to_wait(key):
             detail = f"key '{key.name}' may ask {self.per_minute} times a minute (SPINE_API_RATE)"
             return problems.answer(request, 429, detail, headers={"Retry-After": str(seconds)})
+        if self.busy[key.id] >= AT_ONCE:
+            detail = f"key '{key.name}' has {AT_ONCE} requests at once already, streams among them"
+            return problems.answer(request, 429, detail, headers={"Retry-After": "1"})
         scope = scope_of(request.method, request.scope["path"])
         if scope not in key.scopes:
             detail = f"key '{key.name}' lacks the scope {scope} (it has: {', '.join(key.scopes)})"

@@ -19,7 +19,7 @@ def api(
         typer.Option(min=0, max=65_535, help="0: a free one. Unset: SPINE_API_PORT."),
     ] = None,
 ) -> None:
-    """Serve the HTTP API, with its worker, until Ctrl-C or SIGTERM."""
+    """Serve the HTTP API until Ctrl-C or SIGTERM."""
     from market_spine.api.server import serve
     from market_spine.settings import settings
 
