@@ -38,7 +38,10 @@ CHANGES: dict[str, list[Change]] = {
         before("## Add a pipeline", "Vendors send their codes to the desk.", ""),
     ],
     "Makefile": [
-        after("\t@$(BIN)/python -m pytest --numprocesses=auto", '\t@echo "Tested for the desk."'),
+        after(
+            "\t@$(BIN)/python -m pytest --numprocesses=auto --dist=loadfile",
+            '\t@echo "Tested for the desk."',
+        ),
         (" lock clean\n", " lock clean own\n"),
         ("this repo does, from a fresh checkout on.", "the desk does, from a fresh checkout on."),
     ],

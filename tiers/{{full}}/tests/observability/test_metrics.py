@@ -214,7 +214,7 @@ def test_a_worker_leaves_no_files_of_figures(observed: Observed, tmp_path: Path)
 
 
 def test_without_its_store_the_api_tells_that_and_its_requests(observed: Observed) -> None:
-    """The last test of this fleet: its store does not come back."""
+    assert observed.ask("/executions").status_code == 200
     observed.fleet.server.stop()
     try:
         told = observed.of("api")

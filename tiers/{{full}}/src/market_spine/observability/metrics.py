@@ -55,6 +55,8 @@ def begin_for_one_run() -> None:
     if folder := os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
         from prometheus_client import values
 
+        for file in Path(folder).glob(f"*_{os.getpid()}.db"):
+            file.unlink()  # of the engine's own library, for which nobody asks
         number = _number_of_its_own(Path(folder))
         values.ValueClass = values.MultiProcessValue(lambda: number)  # type: ignore[no-untyped-call]
     begin()
