@@ -86,7 +86,7 @@ class Keeper:
 
     def removed(self, *args: str) -> dict[str, int]:
         """How many rows of each table go."""
-        return {row["table"]: row["removed"] for row in self.spine.json("retention", *args)}
+        return {row["table"]: row["rows"] for row in self.spine.json("retention", *args)}
 
     def held(self, table: Table = executions) -> int:
         """How many rows of a table are old, and stay."""

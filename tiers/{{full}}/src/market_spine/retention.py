@@ -125,11 +125,11 @@ FROM old WHERE before < :raw_rows ORDER BY captured_at, capture_id
 
 
 class Outcome(NamedTuple):
-    """What became of a table, or would."""
+    """How many rows of a table were removed, or would be."""
 
     table: str
     days: int | None  # its policy; None: all of it stays
-    removed: int
+    rows: int
     held: int | None  # old, and kept all the same; None: it goes with what it belongs to
 
 

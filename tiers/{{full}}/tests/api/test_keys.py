@@ -63,7 +63,11 @@ def spine(api: Api, *words: str) -> str:
     """What a command over the same database prints."""
     code = "from market_spine.cli import main; main()"
     command = [sys.executable, "-c", code, *words]
-    at_home = {"DATABASE_URL": api.database, "SPINE_MIGRATIONS": str(REPO / "migrations")}
+    at_home = {
+        "DATABASE_URL": api.database,
+        "REDIS_URL": "redis://127.0.0.1:1/0",  # or one would be embedded in the folder, for good
+        "SPINE_MIGRATIONS": str(REPO / "migrations"),
+    }
     ended = subprocess.run(
         command, env={**os.environ, **at_home}, cwd=api.folder, capture_output=True, text=True
     )

@@ -62,6 +62,12 @@ def test_a_repo_that_has_the_one_gets_the_other(folder: Path) -> None:
     assert len(passwords(folder)["GRAFANA_PASSWORD"]) == 32
 
 
+def test_down_ends_what_a_profile_has_started(folder: Path) -> None:
+    (folder / "bin/docker").write_text('#!/bin/sh\necho "profiles:$COMPOSE_PROFILES"\n')
+    assert compose(folder, "down", "--volumes") == "profiles:*\n"
+    assert compose(folder, "up") == "profiles:\n"
+
+
 def test_grafana_is_given_its_own() -> None:
     (file,) = COMPOSE.glob("30-*.yaml")
     given = yaml.safe_load(file.read_text())["services"]["grafana"]["environment"]

@@ -28,9 +28,8 @@ def retain(
 
     with progress_shown():
         done = retention.run(apply=apply)
-    columns = {"table": "table", "days": "kept for days", "removed": "removed", "held": "held"}
-    if not apply:
-        columns["removed"] = "would go"
+    rows = "removed" if apply else "would go"
+    columns = {"table": "table", "days": "kept for days", "rows": rows, "held": "held"}
     print_rows([one._asdict() for one in done], columns, as_json=as_json, empty="")
 
 
