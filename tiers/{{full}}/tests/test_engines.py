@@ -41,7 +41,7 @@ def test_a_worker_says_where_its_library_is(
 ) -> None:
     monkeypatch.setenv("SPINE_BACKEND_URL", "http://127.0.0.1:1")
     spine.restart()
-    spine("worker").fails(2, "SPINE_BACKEND", f"backends/{extra}.lock")
+    spine("worker").fails(2, "SPINE_BACKEND", f".venv/backends/{extra}/bin/spine worker")
 
 
 @pytest.mark.usefixtures("extra")

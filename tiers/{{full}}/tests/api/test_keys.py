@@ -216,6 +216,15 @@ def test_its_document_is_true(anywhere: Api, tmp_path: Path) -> None:
     assert attack.returncode == 0, attack.stdout[-10_000:] + attack.stderr
 
 
+def test_a_key_opens_as_soon_as_it_is_shown(anywhere: Api) -> None:
+    known = key(anywhere, "read")
+    for number in range(3):
+        assert anywhere.http.get("/executions", headers=known).status_code == 200
+        secret = spine(anywhere, "keys", "make", f"new-{number}-{uuid4().hex}", "--scope", "read")
+        held = {"Authorization": f"Bearer {secret}"}
+        assert anywhere.http.get("/executions", headers=held).status_code == 200
+
+
 # --- how often -----------------------------------------------------------------------------------
 
 
@@ -234,24 +243,26 @@ def test_each_key_has_a_rate(tmp_path: Path) -> None:
         assert api.http.get("/executions", headers=held).status_code == 200
 
 
-def test_a_key_has_so_many_streams_at_once(anywhere: Api) -> None:
-    held, other = key(anywhere, "read", "submit"), key(anywhere, "read")
-    body = {"pipeline": "slow", "params": {}}
-    slow = anywhere.http.post("/executions", headers=held, json=body).json()["id"]
-    events = f"{anywhere.url}/executions/{slow}/events"
-    with ExitStack() as open_streams:
-        own = httpx.Client(limits=httpx.Limits(max_connections=None), timeout=60, trust_env=False)
+def test_a_key_has_so_many_streams_at_once(tmp_path: Path) -> None:
+    unlimited = httpx.Limits(max_connections=None)
+    with over_new_database(tmp_path, **EVERYWHERE) as api, ExitStack() as open_streams:
+        held, other = key(api, "read", "submit"), key(api, "read")
+        body = {"pipeline": "slow", "params": {}}
+        slow = api.http.post("/executions", headers=held, json=body).json()["id"]
+        events = f"{api.url}/executions/{slow}/events"
+        own = httpx.Client(limits=unlimited, timeout=60, trust_env=False)
         client = open_streams.enter_context(own)
         for _ in range(AT_ONCE - 1):
             stream = client.stream("GET", events, headers={**STREAM, **other})
-            open_streams.enter_context(stream)
+            assert open_streams.enter_context(stream).status_code == 200
         with client.stream("GET", events, headers={**STREAM, **other}) as last:
             assert last.status_code == 200
-            refused = anywhere.http.get("/executions", headers=other)
+            refused = api.http.get("/executions", headers=other)
             assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
             assert f"{AT_ONCE} requests at once" in refused.json()["detail"]
-            assert anywhere.http.get("/executions", headers=held).status_code == 200
-    status_becomes(anywhere, 200, other)
+            assert api.http.get("/executions", headers=held).status_code == 200
+        status_becomes(api, 200, other)
+        api.go()
 
 
 def test_a_flood_of_refusals_does_not_reach_the_store(anywhere: Api) -> None:

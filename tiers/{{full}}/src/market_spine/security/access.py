@@ -1,7 +1,9 @@
 """ASGI middleware: whose key a request has, what that allows, and how often.
 
 Only an API on a loopback address, over a store that never had a key, asks for none. The keys are
-read at most once in FRESH_SECONDS, so that a flood of refusals costs the store nothing.
+read once in FRESH_SECONDS, and for a key that is not among them once more, since it may have been
+made just now; but that at most once in AGAIN_SECONDS, so that a flood of refusals costs the store
+next to nothing.
 """
 
 import asyncio
@@ -22,6 +24,7 @@ from market_spine.security import caller, keys
 
 AT_ONCE = 100  # requests of one key that are being answered; a stream of events is, while it lasts
 FRESH_SECONDS = 2.0  # how long a key that was revoked may still be let in
+AGAIN_SECONDS = 0.25
 OPEN = ("/livez", "/readyz")  # to whoever restarts processes and sends them requests
 # What comes through a proxy is not from this machine, wherever the API listens.
 FORWARDED = {"forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip"}
@@ -43,7 +46,7 @@ class Access:
         self.per_minute = per_minute
         self.live: list[keys.Key] = []
         self.is_open = False
-        self.fresh_until = 0.0
+        self.asked_at = float("-inf")  # when the keys were, by time.monotonic
         self.reading: asyncio.Task[None] | None = None  # which every request waits for together
         self.buckets: dict[UUID, tuple[float, float]] = {}  # tokens, and when they were counted
         self.busy = Counter[UUID]()  # requests that are being answered
@@ -65,8 +68,11 @@ class Access:
         if self.is_open and FORWARDED.isdisjoint(request.headers):
             await self.app(scope, receive, send)
             return
-        kind, _, secret = request.headers.get("authorization", "").partition(" ")
-        key = keys.matching(self.live, secret.strip()) if kind.lower() == "bearer" else None
+        try:
+            key = await self._key_of(request)
+        except StoreError as error:
+            await problems.unavailable(request, error)(scope, receive, send)
+            return
         if key is None:
             await _unknown(request)(scope, receive, send)
             return
@@ -82,9 +88,24 @@ class Access:
             caller.reset(token)
 
     async def _refresh(self) -> None:
-        if monotonic() >= self.fresh_until:
-            self.reading = self.reading or asyncio.create_task(self._read())
-            await asyncio.shield(self.reading)
+        if monotonic() >= self.asked_at + FRESH_SECONDS:
+            await self._read_together()
+
+    async def _key_of(self, request: Request) -> keys.Key | None:
+        arrived_at = monotonic()
+        kind, _, secret = request.headers.get("authorization", "").partition(" ")
+        if kind.lower() != "bearer":
+            return None
+        key = keys.matching(self.live, secret.strip())
+        while key is None and self.asked_at < arrived_at:
+            await asyncio.sleep(self.asked_at + AGAIN_SECONDS - monotonic())
+            await self._read_together()
+            key = keys.matching(self.live, secret.strip())
+        return key
+
+    async def _read_together(self) -> None:
+        self.reading = self.reading or asyncio.create_task(self._read())
+        await asyncio.shield(self.reading)
 
     async def _read(self) -> None:
         asked_at = monotonic()
@@ -94,7 +115,7 @@ class Access:
         finally:
             self.reading = None
         self.is_open = is_unused and self.at_home
-        self.fresh_until = asked_at + FRESH_SECONDS
+        self.asked_at = asked_at
         if self.is_open and not was_open:
             log.warning("the API asks nobody for a key, until there is one: %s", keys.MAKE_ONE)
 
