@@ -4,6 +4,8 @@ What the whole run logs is looked through when it ends, see `conftest.py`; here 
 a secret most easily, and that a line which does is found.
 """
 
+import json
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import httpx
 import pytest
 from pydantic import ValidationError
 
+from market_spine.observability.logs import JsonLines
 from market_spine.settings import Settings
 from tests import postgres, secrecy
 from tests.api.serving import add, serving
@@ -68,6 +71,13 @@ def test_no_process_logs_the_password_of_a_server(tmp_path: Path) -> None:
         fleet.until(lambda: "redis" in fleet.said and "since http://127.0.0.1:1/" in fleet.said)
         secrecy.heed_files(tmp_path)
     assert secrecy.told == []
+
+
+@pytest.mark.parametrize("password", ["hush", "hush%2Fhush", "hush@hush", 'hush"hush'])
+def test_a_line_has_the_url_without_its_user(password: str) -> None:
+    said = f"cannot reach http://me:{password}@host:1/path or nobody@host"
+    line = JsonLines().format(logging.LogRecord("own", logging.ERROR, "", 0, said, None, None))
+    assert json.loads(line)["event"] == "cannot reach http://host:1/path or nobody@host"
 
 
 def test_a_setting_that_is_wrong_is_not_repeated() -> None:

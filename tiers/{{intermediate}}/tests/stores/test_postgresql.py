@@ -172,12 +172,14 @@ def test_a_database_that_may_not_be_written_to_is_named(spine: Spine, other: Oth
 
 
 def test_the_replicas_of_a_service_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    pods = [f"worker-of-market-data-{end}" for end in ("7d9c8b6f5d-abcde", "7d9c8b6f5d-abcdf")]
+    hosts = [f"ip-10-0-0-{number}.eu-central-1.compute.internal" for number in (1, 2)]
     known = set()
-    for end in ("7d9c8b6f5d-abcde", "7d9c8b6f5d-abcdf", "5f6b8c9d7d-abcde"):
-        monkeypatch.setattr("socket.gethostname", lambda end=end: f"worker-of-market-data-{end}")
+    for host in (*pods, *hosts):
+        monkeypatch.setattr("socket.gethostname", lambda host=host: host)
         known.add(process_id().split(":")[0])
         assert len(f"market_spine {process_id()}") < 64, "what Postgres keeps of a name"
-    assert len(known) == 3
+    assert len(known) == 4
 
 
 def test_a_query_takes_no_longer_than_it_may(spine: Spine, other: Other) -> None:

@@ -4,12 +4,14 @@ With PROMETHEUS_MULTIPROC_DIR, each process keeps its figures in a file there.
 """
 
 import os
+from collections.abc import Iterable
 
 from prometheus_client import (
     REGISTRY,
     CollectorRegistry,
     Counter,
     Histogram,
+    Metric,
     ProcessCollector,
 )
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -60,11 +62,23 @@ class Instruments:
         )
 
 
+class Together(MultiProcessCollector):
+    """Adds up the figures of all processes."""
+
+    def collect(self) -> Iterable[Metric]:
+        """Add up, and once more if a file of no use has gone meanwhile."""
+        try:
+            found: Iterable[Metric] = super().collect()  # type: ignore[no-untyped-call]
+        except FileNotFoundError:
+            found = super().collect()  # type: ignore[no-untyped-call]
+        return found
+
+
 def registry() -> CollectorRegistry:
     """What is told: the figures of this process, or of all that it has forked."""
     if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
         return REGISTRY
     together = CollectorRegistry()
-    MultiProcessCollector(together)  # type: ignore[no-untyped-call]
+    Together(together)  # type: ignore[no-untyped-call]
     ProcessCollector(registry=together)
     return together

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 SERVICES = {"api", "worker", "relay", "beat"}  # the commands that are processes of their own
 
-USER_OF_URL = re.compile(r'(?<=://)[^/@\s"]+@')
+USER_OF_URL = re.compile(r'(?<=://)(?:[^/\s"\\]|\\[^n])*@')  # in text, and in a string of JSON
 
 log = logging.getLogger(__name__)
 

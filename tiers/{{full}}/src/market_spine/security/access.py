@@ -96,11 +96,13 @@ class Access:
         kind, _, secret = request.headers.get("authorization", "").partition(" ")
         if kind.lower() != "bearer":
             return None
-        key = keys.matching(self.live, secret.strip())
-        while key is None and self.asked_at < arrived_at:
-            await asyncio.sleep(self.asked_at + AGAIN_SECONDS - monotonic())
-            await self._read_together()
-            key = keys.matching(self.live, secret.strip())
+        while (key := keys.matching(self.live, secret.strip())) is None:
+            if self.asked_at >= arrived_at:
+                break
+            if (early := self.asked_at + AGAIN_SECONDS - monotonic()) > 0:
+                await asyncio.sleep(early)
+            else:
+                await self._read_together()
         return key
 
     async def _read_together(self) -> None:
