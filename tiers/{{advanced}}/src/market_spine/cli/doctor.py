@@ -33,5 +33,5 @@ def doctor(
         for one in found:
             print(f"{one.check}: {one.finding.what}")
             print(f"    {'mended' if one.is_mended else one.finding.todo}")
-        print(f"{len(found)} to see to" if found else "all is well")
+        print("all is well" if not found else f"{len(found)} finding{'s' * (len(found) > 1)}")
     sys.exit(0 if all(one.is_mended for one in found) else 1)

@@ -27,7 +27,7 @@ def worker(
 
     if not backends.has_workers():
         raise RequestError(
-            "the backend in use has no workers of its own: unset SPINE_BACKEND, and have "
-            "DATABASE_URL name a Postgres, or unset it, too"
+            "the backend in use has no workers of its own: unset SPINE_BACKEND, and name Postgres "
+            "in DATABASE_URL or unset it, too"
         )
     backends.chosen().work(processes or settings().spine_worker_processes, lane)

@@ -57,22 +57,21 @@ def begin_for_one_run() -> None:
 
         for file in Path(folder).glob(f"*_{os.getpid()}.db"):
             file.unlink()  # of the engine's own library, for which nobody asks
-        number = _number_of_its_own(Path(folder))
-        values.ValueClass = values.MultiProcessValue(lambda: number)  # type: ignore[no-untyped-call]
+        locks = (Path(folder) / f"{number}.lock" for number in itertools.count())
+        name = f"run-{next(filter(_is_taken, locks)).stem}"
+        values.ValueClass = values.MultiProcessValue(lambda: name)  # type: ignore[no-untyped-call]
     begin()
 
 
-def _number_of_its_own(folder: Path) -> str:
-    """The lowest number that no process has, which this one keeps until it ends."""
-    for number in itertools.count():
-        lock = os.open(folder / f"{number}.lock", os.O_CREAT | os.O_RDWR)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(lock)
-        else:
-            return f"run{number}"
-    raise AssertionError
+def _is_taken(path: Path) -> bool:
+    """Take a lock until this process ends; False: another one has it."""
+    lock = os.open(path, os.O_CREAT | os.O_RDWR)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        return False
+    return True
 
 
 def _remove(folder: str, owner: int) -> None:

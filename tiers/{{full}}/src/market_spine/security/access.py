@@ -60,18 +60,16 @@ class Access:
             await self.app(scope, receive, send)
             return
         request = Request(scope)
+        arrived_at = monotonic()
         try:
             await self._refresh()
+            needs_none = self.is_open and FORWARDED.isdisjoint(request.headers)
+            key = None if needs_none else await self._key_of(request, arrived_at)
         except StoreError as error:
             await problems.unavailable(request, error)(scope, receive, send)
             return
-        if self.is_open and FORWARDED.isdisjoint(request.headers):
+        if needs_none:
             await self.app(scope, receive, send)
-            return
-        try:
-            key = await self._key_of(request)
-        except StoreError as error:
-            await problems.unavailable(request, error)(scope, receive, send)
             return
         if key is None:
             await _unknown(request)(scope, receive, send)
@@ -91,8 +89,7 @@ class Access:
         if monotonic() >= self.asked_at + FRESH_SECONDS:
             await self._read_together()
 
-    async def _key_of(self, request: Request) -> keys.Key | None:
-        arrived_at = monotonic()
+    async def _key_of(self, request: Request, arrived_at: float) -> keys.Key | None:
         kind, _, secret = request.headers.get("authorization", "").partition(" ")
         if kind.lower() != "bearer":
             return None
