@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, event
 
+from market_spine import database
 from tests.support import Spine, ended, spine_in
 from tests.tape import csv_text, trade
 
@@ -256,6 +257,22 @@ def wait_until_running(spine: Spine, process: "subprocess.Popen[str]") -> None:
         except sqlite3.OperationalError:
             pass  # the store, or its tables, are being made
         time.sleep(0.005)
+
+
+def test_an_interrupt_while_a_connection_is_given_back_is_not_logged(
+    spine: Spine, caplog: pytest.LogCaptureFixture
+) -> None:
+    spine.ok("executions")
+    engine = database.engine()
+
+    def interrupt(*_of_the_reset: object) -> None:
+        event.remove(engine, "reset", interrupt)
+        raise KeyboardInterrupt
+
+    event.listen(engine, "reset", interrupt)
+    with pytest.raises(KeyboardInterrupt), database.snapshot():
+        pass
+    assert caplog.records == []
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals")
